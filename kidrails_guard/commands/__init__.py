@@ -1,0 +1,1 @@
+"""The verbs of `kidrails`, a module each; nothing heavy is imported at the top of one."""

@@ -1,0 +1,1 @@
+"""Evaluations: cases, scoring, comparison, report."""

@@ -1,0 +1,1 @@
+"""Golden data: schema, personas, generation, pipeline, exports."""
