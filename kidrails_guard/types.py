@@ -73,6 +73,30 @@ class Hazard(StrEnum):
         return self.name.lower()
 
 
+CASES: Final[dict[Hazard, tuple[str, ...]]] = {
+    Hazard.SUBSTANCES: ("howto",),
+    Hazard.HATE: ("produces", "asks"),
+    Hazard.BULLYING: ("plans", "suffers", "did"),
+    Hazard.PROFANITY: ("wants", "asks"),
+    Hazard.PERSONAL_DATA: ("gives", "meets"),
+}
+"""Hazards whose action depends on what the child does, with the names of those cases."""
+
+CONDUCT: Final[tuple[str, ...]] = (
+    "asks_personal_data",
+    "secrecy",
+    "personhood",
+    "stay",
+    "flattery",
+    "against_grown_ups",
+    "template",
+    "other_speaker",
+    "reading_level",
+    "length",
+)
+"""What the model's reply is checked for beside the hazards (``docs/safety.md``)."""
+
+
 class Severity(IntEnum):
     """How grave a finding is; ``NONE`` belongs to benign text only."""
 
@@ -177,6 +201,10 @@ class Conversation:
         return Conversation(self.messages[-count:] if count > 0 else ())
 
 
+NO_TURNS: Final = Conversation()
+"""The conversation before the first message."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that a check saw.
@@ -190,6 +218,8 @@ class Finding:
         note: a rule's id or a reason from a closed set, for the grown-up; never the child's words.
         about: who it is about, where the check can tell.
         redact: whether the span is to be masked.
+        case: one of `CASES` for the hazard, one of `CONDUCT` for a reply, or empty.
+        weak: below its threshold; it counts only where the guard is strict (a reply after `care`).
     """
 
     check: str
@@ -200,6 +230,8 @@ class Finding:
     note: str = ""
     about: About = About.NONE
     redact: bool = False
+    case: str = ""
+    weak: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +248,7 @@ class Verdict:
         elapsed_ms: milliseconds of wall time.
         hazard: the hazard that decided the action (K00 when nothing was found).
         severity: the deciding finding's severity.
+        case: the deciding finding's case (see `Finding`).
     """
 
     action: Action
@@ -225,6 +258,7 @@ class Verdict:
     elapsed_ms: float = 0.0
     hazard: Hazard = Hazard.BENIGN
     severity: Severity = Severity.NONE
+    case: str = ""
 
     @property
     def hazards(self) -> tuple[Hazard, ...]:
@@ -233,7 +267,7 @@ class Verdict:
 
     def merge(self, other: Verdict) -> Verdict:
         """Return the verdict that holds for both."""
-        winner = max(self, other, key=lambda v: (v.action, v.severity, v.hazard))
+        winner = max(self, other, key=lambda v: (v.action, v.severity, v.hazard, v.case))
         return Verdict(
             action=winner.action,
             findings=sort_findings({*self.findings, *other.findings}),
@@ -242,6 +276,7 @@ class Verdict:
             elapsed_ms=max(self.elapsed_ms, other.elapsed_ms),
             hazard=winner.hazard,
             severity=winner.severity,
+            case=winner.case,
         )
 
 
@@ -250,7 +285,15 @@ def sort_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(
         sorted(
             findings,
-            key=lambda f: (f.span or (-1, -1), f.hazard, f.check, f.note, -f.score, f.severity),
+            key=lambda f: (
+                f.span or (-1, -1),
+                f.hazard,
+                f.check,
+                f.note,
+                f.case,
+                -f.score,
+                f.severity,
+            ),
         )
     )
 
