@@ -1,0 +1,296 @@
+"""Renders a `Recipe` as the YAML that ``accelerate launch -m axolotl.cli.train`` takes.
+
+Source: https://docs.axolotl.ai/docs/config-reference.html (axolotl 0.19).
+"""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import PurePosixPath
+from typing import Any, Final
+
+import yaml
+
+from kidrails_guard.recipes.plan import LORA_TARGETS, Plan
+from kidrails_guard.recipes.schema import Method, Precision, Recipe, Stage, Strategy
+from kidrails_guard.spectrum.targeting import Selection
+
+Section = tuple[str, dict[str, Any]]
+
+ACCELERATE_CONFIGS: Final[dict[Strategy, str]] = {
+    Strategy.FSDP2: "recipes/accelerate/eight-gpus.yaml",
+    Strategy.ZERO3: "recipes/accelerate/eight-gpus.yaml",
+}
+MACHINES_CONFIG: Final = "recipes/accelerate/two-machines.yaml"
+DEEPSPEED_CONFIG: Final = "recipes/deepspeed/zero3.json"
+_WIDTH: Final = 98
+
+
+def render_axolotl(
+    recipe: Recipe, plan: Plan, *, selection: Selection | None = None, memory: str = ""
+) -> str:
+    """Return the recipe as an axolotl YAML file that opens with what it is and how to run it.
+
+    Args:
+        recipe: what to render.
+        plan: what it trains, for the header and the line that preflight reads.
+        selection: the layers, for Spectrum.
+        memory: what it takes, in words; an estimate says so itself.
+    """
+    parts = [_header(recipe, plan, selection, memory)]
+    for comment, values in _sections(recipe, selection):
+        lines = textwrap.wrap(comment, _WIDTH, initial_indent="# ", subsequent_indent="# ")
+        parts.append("\n".join(lines) + "\n" + _dump(values))
+    return "\n".join(parts)
+
+
+def axolotl_config(recipe: Recipe, selection: Selection | None = None) -> dict[str, Any]:
+    """Return the same as one map, as parsing the rendered file gives it."""
+    return {key: value for _, part in _sections(recipe, selection) for key, value in part.items()}
+
+
+def launch_command(recipe: Recipe, file: str) -> str:
+    """Return the shell command that trains a rendered recipe without any command of ours."""
+    hardware = recipe.hardware
+    if hardware.strategy is Strategy.RAY:
+        return f"python -m axolotl.cli.train {file}"
+    options = ""
+    if hardware.machines > 1:
+        options = f"--config_file {MACHINES_CONFIG} --machine_rank N --main_process_ip IP "
+    elif hardware.strategy in ACCELERATE_CONFIGS:
+        options = f"--config_file {ACCELERATE_CONFIGS[hardware.strategy]} "
+    return f"accelerate launch {options}-m axolotl.cli.train {file}"
+
+
+def recipe_file(recipe: Recipe) -> str:
+    """Return where the rendered recipe stands, seen from the repository's root."""
+    return str(PurePosixPath("recipes", f"{recipe.name}.yml"))
+
+
+def _dump(values: dict[str, Any]) -> str:
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=_WIDTH)
+
+
+def _header(recipe: Recipe, plan: Plan, selection: Selection | None, memory: str) -> str:
+    file = recipe_file(recipe)
+    command = launch_command(recipe, file)
+    share = f"{plan.trainable:,} of {plan.total:,} parameters ({plan.share:.1%})"
+    rows = [
+        ("Needs", f"{recipe.hardware.needs}."),
+        ("Memory", memory),
+        ("Trains", f"{share}, in {plan.tensors} tensors, {recipe.batch} sequences a step."),
+        ("Layers", _origin(selection)),
+        ("Data", f"{recipe.data.made_by}  ->  {recipe.data.train}"),
+        ("Check", f"kidrails recipe validate {file}"),
+        ("Train", command),
+        ("or", f"kidrails train {file}  (checks before, proves what changed after)"),
+        ("Change", f"{command} --learning_rate 1e-5 --output_dir {recipe.output}-2"),
+        ("Result", f"{recipe.output}/  ->  {_use(recipe)}"),
+    ]
+    lines = [recipe.title, "", *textwrap.wrap(" ".join(recipe.about.split()), _WIDTH), ""]
+    for label, text in rows:
+        if text:
+            first, rest = f"{label:<8}", " " * 8
+            # Commands stay on one line each, so that they can be copied.
+            whole = label in {"Check", "Train", "or", "Change", "Result", "Data"}
+            width = 1000 if whole else _WIDTH
+            lines += textwrap.wrap(text, width, initial_indent=first, subsequent_indent=rest)
+    if recipe.hardware.machines > 1:
+        lines.append("        (on every machine, with N = 0, 1, … and IP of machine 0)")
+    lines += [
+        "",
+        f"Rendered from recipes/specs/{recipe.name}.yaml by `kidrails recipe render`: change that,",
+        f"or take a copy that is yours: kidrails recipe copy {recipe.name} mine.yml",
+    ]
+    body = "".join(f"# {line}".rstrip() + "\n" for line in lines)
+    return body + plan.line() + "\n"
+
+
+def _use(recipe: Recipe) -> str:
+    if recipe.method in {Method.LORA, Method.QLORA}:
+        return f"axolotl merge-lora {recipe_file(recipe)}"
+    if recipe.name.endswith("-guard"):
+        return f"vllm serve {recipe.output}, and its URL as a judge in the policy"
+    return f"kidrails up --model {recipe.output}"
+
+
+def _origin(selection: Selection | None) -> str:
+    if selection is None:
+        return ""
+    return (
+        f"the {selection.fraction:.0%} with the highest signal-to-noise ratio in each of "
+        f"{len(selection.types)} module types ({selection.method}, {selection.estimator} "
+        f"estimator); scan of {selection.model}: {selection.scan_source}, sha256 "
+        f"{selection.scan_sha256}."
+    )
+
+
+def _sections(recipe: Recipe, selection: Selection | None) -> list[Section]:
+    sections = [
+        ("The model.", _model(recipe)),
+        (
+            "Conversations. Only the assistant's turns, with the token that ends them, are learnt."
+            if recipe.stage is Stage.SFT
+            else "Pairs: the chosen reply is preferred to the rejected one.",
+            _data(recipe),
+        ),
+        (
+            "A row longer than sequence_len stops the run; axolotl's default drops it silently.",
+            _lengths(recipe),
+        ),
+    ]
+    if selection is not None:
+        sections.append(
+            (
+                "What is trained; all else is frozen. The names stand here, not in the Spectrum "
+                "plugin, which trains everything when its scan is missing. axolotl escapes the "
+                "dots itself and matches from the start, hence ^ and $.",
+                {"unfrozen_parameters": list(selection.patterns)},
+            )
+        )
+    if recipe.lora is not None:
+        sections.append(("Adapters beside the linear layers.", _adapters(recipe)))
+    sections.append(("Steps.", _steps(recipe)))
+    if recipe.hardware.strategy is not Strategy.SINGLE:
+        sections.append(("Several GPUs.", _distribution(recipe)))
+    sections.append(
+        (
+            "Held-out loss before the first step and at every save; the newest checkpoints are "
+            "kept, so that a killed run goes on: --auto_resume_from_checkpoints true",
+            _records(recipe),
+        )
+    )
+    return sections
+
+
+def _model(recipe: Recipe) -> dict[str, Any]:
+    values: dict[str, Any] = {"base_model": recipe.base_model, "strict": False}
+    if recipe.method is Method.QLORA:
+        values["load_in_4bit"] = True
+    return values
+
+
+def _rows(recipe: Recipe, path: str) -> dict[str, Any]:
+    if recipe.stage is Stage.DPO:
+        return {
+            "path": path,
+            "type": "chat_template.default",
+            "field_messages": "messages",
+            "field_chosen": "chosen",
+            "field_rejected": "rejected",
+        }
+    return {
+        "path": path,
+        "ds_type": "json",
+        "type": "chat_template",
+        "field_messages": "messages",
+        "roles_to_train": ["assistant"],
+        "train_on_eos": "turn",
+    }
+
+
+def _data(recipe: Recipe) -> dict[str, Any]:
+    values: dict[str, Any] = {"chat_template": recipe.chat.template}
+    tokens = {"eos_token": recipe.chat.eos_token, "pad_token": recipe.chat.pad_token}
+    tokens = {key: token for key, token in tokens.items() if token is not None}
+    if tokens:
+        values["special_tokens"] = tokens
+    if recipe.stage is Stage.DPO and recipe.dpo is not None:
+        values |= {"rl": "dpo", "rl_beta": recipe.dpo.beta}
+    values["datasets"] = [_rows(recipe, recipe.data.train)]
+    if isinstance(recipe.data.held_out, str):
+        values["test_datasets"] = [_rows(recipe, recipe.data.held_out)]
+    else:
+        values["val_set_size"] = recipe.data.held_out
+    values["dataset_prepared_path"] = f"build/prepared/{recipe.name}"
+    return values
+
+
+def _lengths(recipe: Recipe) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "sequence_len": recipe.sequence_len,
+        "excess_length_strategy": "raise",
+    }
+    if recipe.stage is Stage.SFT:
+        values |= {"sample_packing": recipe.training.packing}
+        if recipe.training.packing:
+            values |= {"eval_sample_packing": True, "pad_to_sequence_len": True}
+    return values
+
+
+def _adapters(recipe: Recipe) -> dict[str, Any]:
+    lora = recipe.lora
+    assert lora is not None
+    return {
+        "adapter": recipe.method.value,
+        "lora_r": lora.rank,
+        "lora_alpha": lora.alpha,
+        "lora_dropout": lora.dropout,
+        "lora_target_modules": list(LORA_TARGETS),
+    }
+
+
+def _steps(recipe: Recipe) -> dict[str, Any]:
+    training = recipe.training
+    bf16 = training.precision is Precision.BF16
+    values: dict[str, Any] = {
+        "num_epochs": training.epochs,
+        "micro_batch_size": training.micro_batch,
+        "gradient_accumulation_steps": training.accumulation,
+        "learning_rate": training.learning_rate,
+        "lr_scheduler": training.scheduler,
+        "warmup_ratio": training.warmup_ratio,
+        "optimizer": training.optimizer,
+        "weight_decay": training.weight_decay,
+        "max_grad_norm": training.max_grad_norm,
+        "bf16": bf16,
+        "tf32": bf16,
+        "attn_implementation": training.attention,
+        "gradient_checkpointing": training.checkpointing,
+        "seed": training.seed,
+    }
+    if training.max_steps is not None:
+        values["max_steps"] = training.max_steps
+    if training.checkpointing:
+        # Re-entrant checkpointing loses the gradients of a partly frozen model.
+        values["gradient_checkpointing_kwargs"] = {"use_reentrant": False}
+    return values
+
+
+def _distribution(recipe: Recipe) -> dict[str, Any]:
+    hardware = recipe.hardware
+    fsdp = {
+        "fsdp_version": 2,
+        "fsdp_config": {
+            "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+            "transformer_layer_cls_to_wrap": "LlamaDecoderLayer",
+            "state_dict_type": "FULL_STATE_DICT",
+            "reshard_after_forward": True,
+            "cpu_ram_efficient_loading": True,
+            "offload_params": False,
+        },
+    }
+    if hardware.strategy is Strategy.ZERO3:
+        return {"deepspeed": DEEPSPEED_CONFIG}
+    if hardware.strategy is Strategy.RAY:
+        return {
+            "use_ray": True,
+            "ray_run_name": recipe.name,
+            "ray_num_workers": hardware.devices,
+            "resources_per_worker": {"GPU": 1},
+            **fsdp,
+        }
+    return fsdp
+
+
+def _records(recipe: Recipe) -> dict[str, Any]:
+    training = recipe.training
+    values: dict[str, Any] = {
+        "output_dir": recipe.output,
+        "save_steps": training.save_every,
+        "save_total_limit": 2,
+        "logging_steps": 1,
+    }
+    if recipe.data.held_out:
+        values["eval_steps"] = training.save_every
+    return values

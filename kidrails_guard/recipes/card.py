@@ -1,0 +1,150 @@
+"""The record of a training run: a manifest, the loss curve as a plot, and a page with both."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from kidrails_guard import __version__
+from kidrails_guard.files import dump_json, write_atomic
+
+MANIFEST: Final = "training.json"
+PAGE: Final = "TRAINING.md"
+PLOT: Final = "loss.svg"
+
+Point = tuple[int, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingRecord:
+    """Everything that one wants to know about a run afterwards.
+
+    Attributes:
+        recipe: the recipe's name.
+        base_model: what it started from.
+        method: which parameters were trained.
+        trainable: how many numbers.
+        total: of how many.
+        changed: how many tensors changed.
+        same: how many stayed equal bit for bit.
+        steps: taken.
+        train_loss: (step, loss) at every step.
+        held_out_loss: (step, loss) on rows that were not trained on; step 0 is the base.
+        seconds: of this (or the last part of the) run.
+        peak_mb: most memory of a training process, in MB.
+        command: what was run.
+        identity: hashes of recipe, data and base.
+        versions: of the packages that trained.
+    """
+
+    recipe: str
+    base_model: str
+    method: str
+    trainable: int
+    total: int
+    changed: int
+    same: int
+    steps: int
+    train_loss: tuple[Point, ...]
+    held_out_loss: tuple[Point, ...]
+    seconds: float
+    peak_mb: int
+    command: str
+    identity: Mapping[str, Any]
+    versions: Mapping[str, str]
+
+    @property
+    def held_out_change(self) -> tuple[float, float] | None:
+        """Held-out loss before and after; None where it was not measured twice."""
+        if len(self.held_out_loss) < 2:
+            return None
+        return self.held_out_loss[0][1], self.held_out_loss[-1][1]
+
+
+def losses(history: Sequence[Mapping[str, Any]]) -> tuple[tuple[Point, ...], tuple[Point, ...]]:
+    """Return the training and held-out losses of a trainer's log, by step."""
+    train = tuple((int(e["step"]), float(e["loss"])) for e in history if "loss" in e)
+    held = {int(e["step"]): float(e["eval_loss"]) for e in history if "eval_loss" in e}
+    return train, tuple(sorted(held.items()))
+
+
+def write_record(folder: Path, record: TrainingRecord) -> Path:
+    """Write manifest, plot and page into a model's folder; return the page."""
+    dump_json(folder / MANIFEST, {"kidrails": __version__, **asdict(record)})
+    write_atomic(folder / PLOT, draw_losses(record))
+    write_atomic(folder / PAGE, page(record))
+    return folder / PAGE
+
+
+def draw_losses(record: TrainingRecord) -> bytes:
+    """Return the loss curves as an SVG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    if record.train_loss:
+        steps, values = zip(*record.train_loss, strict=True)
+        axes.plot(steps, values, color="#9db4c8", linewidth=1, label="training, each step")
+    if record.held_out_loss:
+        steps, values = zip(*record.held_out_loss, strict=True)
+        axes.plot(steps, values, color="#c2410c", marker="o", label="held-out rows")
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss (nats a token)")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    sink = io.BytesIO()
+    # A fixed salt and no date: the same losses give the same bytes.
+    with matplotlib.rc_context({"svg.hashsalt": "kidrails"}):
+        figure.savefig(sink, format="svg", metadata={"Date": None})
+    return sink.getvalue()
+
+
+def page(record: TrainingRecord) -> str:
+    """Return the page in Markdown."""
+    share = record.trainable / record.total
+    change = record.held_out_change
+    held = f"{change[0]:.3f} -> {change[1]:.3f}" if change else "not measured"
+    changed = f"{record.changed} changed, {record.same} equal to the base bit for bit"
+    if record.method in {"lora", "qlora"}:
+        changed = f"{record.changed} adapter tensors; the base is untouched"
+    rows = [
+        ("Base", f"`{record.base_model}`"),
+        ("Method", record.method),
+        ("Trained", f"{record.trainable:,} of {record.total:,} parameters ({share:.1%})"),
+        ("Tensors", changed),
+        ("Steps", f"{record.steps:,}"),
+        ("Held-out loss", held),
+        ("Time", f"{record.seconds:.0f} s; at most {record.peak_mb:,} MB in a process"),
+    ]
+    table = "\n".join(f"| {name} | {text} |" for name, text in rows)
+    versions = ", ".join(f"{name} {version}" for name, version in record.versions.items())
+    data = "\n".join(f"* `{k}`: `{v}`" for k, v in record.identity.get("data", {}).items())
+    return f"""# {record.recipe}
+
+Trained by KidRails {__version__}. Every figure here is from `{MANIFEST}`, which the run wrote.
+
+| | |
+|---|---|
+{table}
+
+![Training and held-out loss by step]({PLOT})
+
+```sh
+{record.command}
+```
+
+Recipe's SHA-256: `{record.identity.get("recipe", "")}`. Data:
+
+{data}
+
+With {versions}.
+"""

@@ -1,0 +1,191 @@
+"""Everything that can be wrong before the first step, looked at before the first step."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kidrails_guard.errors import RecipeError, ScanError
+from kidrails_guard.recipes.axolotl_checks import (
+    CAPABILITIES,
+    capabilities,
+    judge_answer,
+    longest_row,
+    shown_rows,
+)
+from kidrails_guard.recipes.environment import (
+    INSTALL,
+    ask_axolotl,
+    find_train_python,
+    train_environ,
+)
+from kidrails_guard.recipes.findings import Level, Report, Result, problem, unchecked
+from kidrails_guard.recipes.rendered import Rendered
+from kidrails_guard.recipes.static_checks import check_files, check_machine, check_targets
+from kidrails_guard.spectrum.checkpoint import ModelIndex
+from kidrails_guard.spectrum.shapes import model_index
+
+_ROWS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """For which machine a recipe is checked.
+
+    Attributes:
+        kind: a key of `CAPABILITIES`.
+        gpus: how many GPUs.
+    """
+
+    kind: str = "h100"
+    gpus: int = 1
+
+    @classmethod
+    def cpu(cls) -> Machine:
+        """Return a machine without a GPU."""
+        return cls("cpu", 0)
+
+
+def preflight(
+    recipes: Sequence[Rendered],
+    *,
+    machines: Sequence[Machine],
+    root: Path,
+    python: Path | None = None,
+    with_axolotl: bool = True,
+) -> list[Report]:
+    """Check recipes; axolotl is started once for all of them.
+
+    Args:
+        recipes: rendered recipes, overrides applied.
+        machines: what each is to run on.
+        root: where their relative paths start: the folder that training is started in.
+        python: the interpreter that has axolotl; found where None.
+        with_axolotl: False leaves its half out, and the report says so.
+
+    Returns:
+        One report a recipe.
+
+    Raises:
+        MissingDependency: axolotl is not installed.
+        RecipeError: axolotl could not be asked.
+    """
+    answers: list[dict[str, Any] | None] = [None] * len(recipes)
+    first = [_static(recipe, on, root) for recipe, on in zip(recipes, machines, strict=True)]
+    if with_axolotl:
+        jobs = [
+            _job(recipe, on, root, data=all(r.level is not Level.PROBLEM for r in results))
+            for recipe, on, results in zip(recipes, machines, first, strict=True)
+        ]
+        answers = [*ask_axolotl(jobs, python=python or find_train_python(), root=root)]
+    return [
+        _report(recipe, results, answer, on)
+        for recipe, results, answer, on in zip(recipes, first, answers, machines, strict=True)
+    ]
+
+
+def base_index(recipe: Rendered, root: Path) -> ModelIndex | None:
+    """Return the base model's tensors: from its files, its config, or the list of known models.
+
+    Raises:
+        ScanError: the folder is there and damaged.
+    """
+    base = str(recipe.config.get("base_model", ""))
+    folder = root / base
+    if folder.exists():
+        return model_index(folder)
+    try:
+        return model_index(base)
+    except ScanError:
+        return None
+
+
+def _static(recipe: Rendered, machine: Machine, root: Path) -> list[Result]:
+    results: list[Result] = []
+    index = None
+    if not recipe.config.get("base_model"):
+        results.append(problem("model", "base_model is missing"))
+    else:
+        try:
+            index = base_index(recipe, root)
+        except ScanError as error:
+            results.append(problem("model", str(error)))
+    results += check_targets(recipe.config, index, recipe.plan)
+    results += check_machine(recipe.config, machine.gpus)
+    results += check_files(recipe.config, root)
+    return results
+
+
+def _job(recipe: Rendered, machine: Machine, root: Path, *, data: bool) -> dict[str, Any]:
+    folder = root / str(recipe.config.get("base_model", ""))
+    tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model"))
+    return {
+        "config": dict(recipe.config),
+        "capabilities": capabilities(machine.kind, machine.gpus),
+        "local": data and tokenizer,
+        "rows": _ROWS,
+    }
+
+
+def _report(
+    recipe: Rendered, first: list[Result], answer: dict[str, Any] | None, machine: Machine
+) -> Report:
+    if answer is None:
+        left_out = unchecked("axolotl", "its schema, tokenizer and labels were not looked at")
+        return Report(str(recipe.path), (*first, left_out))
+    second = judge_answer(answer, recipe.config, machine=machine.kind)
+    if any(result.level is Level.PROBLEM for result in first):
+        # The tokenizer may be at hand, but the data was not worth reading with it.
+        second = [r for r in second if r.check != "tokenizer"]
+    return Report(str(recipe.path), (*first, *second), shown_rows(answer), longest_row(answer))
+
+
+def meant_machine(recipe: Rendered, *, gpus: int | None = None) -> Machine:
+    """Return the machine that a recipe seems to be written for.
+
+    Args:
+        recipe: its keys decide: without bf16 and tf32 it is for a CPU.
+        gpus: how many GPUs, where that is known better.
+    """
+    config = recipe.config
+    if not (config.get("bf16") or config.get("tf32") or config.get("fp16") or gpus):
+        return Machine.cpu()
+    several = config.get("fsdp_config") or config.get("deepspeed")
+    found = int(config.get("ray_num_workers") or (8 if several else 1))
+    return Machine("h100", gpus or found)
+
+
+def this_machine(python: Path) -> Machine:
+    """Return the machine at hand, as torch sees it.
+
+    Args:
+        python: the interpreter that has torch.
+
+    Raises:
+        RecipeError: torch could not be asked.
+    """
+    script = (
+        "import json, torch; n = torch.cuda.device_count(); "
+        "print(json.dumps([torch.cuda.get_device_name(i) for i in range(n)]), "
+        "bool(n and torch.cuda.is_bf16_supported()))"
+    )
+    done = subprocess.run(
+        [str(python), "-P", "-c", script],
+        env=train_environ(offline=True),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise RecipeError(f"{python} has no working torch; {INSTALL} makes an environment that has")
+    names, _, bf16 = done.stdout.strip().splitlines()[-1].rpartition(" ")
+    found = json.loads(names)
+    if not found:
+        return Machine.cpu()
+    joined = "".join(found).lower().replace(" ", "")
+    kind = next((kind for kind in CAPABILITIES if kind in joined), "a100")
+    return Machine(kind if bf16 == "True" else "t4", len(found))

@@ -1,0 +1,254 @@
+"""`kidrails train`: preflight, axolotl, the proof of what changed, the record."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kidrails_guard.errors import KidRailsError, RecipeError
+from kidrails_guard.recipes.card import TrainingRecord, losses, write_record
+from kidrails_guard.recipes.findings import Report
+from kidrails_guard.recipes.launch import (
+    LOG_FILE,
+    Identity,
+    Outcome,
+    Progress,
+    follow,
+    identify,
+    is_finished,
+    launch_arguments,
+    prepare_output,
+    read_state,
+    tail,
+)
+from kidrails_guard.recipes.patterns import match_patterns
+from kidrails_guard.recipes.plan import count_adapters
+from kidrails_guard.recipes.preflight import Machine, preflight
+from kidrails_guard.recipes.proof import (
+    adapter_state,
+    check_changes,
+    compare_checkpoints,
+    read_checkpoint,
+)
+from kidrails_guard.recipes.rendered import Rendered
+from kidrails_guard.recipes.static_checks import trained_method
+from kidrails_guard.spectrum.checkpoint import ModelIndex, read_index
+
+CPU_VALUES: Mapping[str, Any] = {
+    "bf16": False,
+    "tf32": False,
+    "attn_implementation": "sdpa",
+}
+"""What a GPU recipe needs changed on a CPU, beside base model and sequence length."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How to train.
+
+    Attributes:
+        machine: what it runs on.
+        root: where relative paths start.
+        python: the interpreter that has axolotl.
+        fresh: move an older run aside instead of going on with it.
+        accelerate: options for accelerate, such as ``--config_file FILE``.
+    """
+
+    machine: Machine
+    root: Path
+    python: Path
+    fresh: bool = False
+    accelerate: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """How training ended.
+
+    Attributes:
+        output: the model's folder.
+        record: what the run was.
+        complaints: what differs from the plan; empty where all is as meant.
+        reused: nothing had to be done.
+    """
+
+    output: Path
+    record: TrainingRecord
+    complaints: tuple[str, ...]
+    reused: bool
+
+
+class TrainingFailed(KidRailsError):
+    """The training process ended before its last step."""
+
+
+def cpu_overrides(config: Mapping[str, Any], *, longest: int = 0) -> dict[str, Any]:
+    """Return what has to change so that a recipe for a GPU runs on a CPU.
+
+    Args:
+        config: the recipe's keys.
+        longest: tokens of the longest row; a shorter sequence saves most of the time. 0 keeps it.
+    """
+    changes = {key: value for key, value in CPU_VALUES.items() if config.get(key) != value}
+    if config.get("flash_attention"):
+        changes["flash_attention"] = False
+    if "8bit" in str(config.get("optimizer")):
+        changes["optimizer"] = "adamw_torch_fused"
+    needed = -(-longest // 64) * 64
+    if 0 < needed < int(config.get("sequence_len") or 0):
+        changes["sequence_len"] = needed
+    return changes
+
+
+def train(
+    recipe: Rendered,
+    settings: Settings,
+    *,
+    say: Callable[[Report], None],
+    progress: Progress | None = None,
+) -> Trained:
+    """Train a recipe, with every override already applied.
+
+    Args:
+        recipe: what to train.
+        settings: how.
+        say: called with the preflight report before anything starts.
+        progress: called with (step, steps, loss or None).
+
+    Raises:
+        RecipeError: preflight found a problem, or the output folder holds something else.
+        TrainingFailed: axolotl ended before the last step.
+        ScanError: a checkpoint is damaged.
+    """
+    root, cpu = settings.root, settings.machine.gpus == 0
+    if cpu:
+        recipe = recipe.override(cpu_overrides(recipe.config))
+    report = preflight([recipe], machines=[settings.machine], root=root, python=settings.python)[0]
+    say(report)
+    if not report.ok:
+        raise RecipeError(
+            f"{recipe.path}: {len(report.problems)} problems, training not started; they are "
+            f"above, and again with: kidrails recipe validate {recipe.path}"
+        )
+    if cpu:
+        recipe = recipe.override(cpu_overrides(recipe.config, longest=report.longest))
+    identity = identify(recipe, root)
+    output = root / str(recipe.config["output_dir"])
+    start = prepare_output(output, identity, fresh=settings.fresh)
+    # axolotl names its cache by the data's path; by its bytes it cannot be stale.
+    flags = dict(recipe.overrides)
+    flags["dataset_prepared_path"] = str(_prepared(recipe, identity))
+    if start.checkpoint is not None:
+        flags["resume_from_checkpoint"] = str(start.checkpoint.relative_to(root))
+    command = launch_arguments(
+        recipe, python=settings.python, flags=flags, accelerate=settings.accelerate
+    )
+    outcome = Outcome(0, 0.0, 0)
+    if not start.done:
+        outcome = follow(
+            command,
+            root=root,
+            log=output / LOG_FILE,
+            offline=(root / str(recipe.config["base_model"])).is_dir(),
+            progress=progress,
+        )
+        if outcome.status != 0 or not is_finished(output):
+            raise TrainingFailed(
+                f"training ended early (exit {outcome.status}); the same command goes on from the "
+                f"last checkpoint. All it said is in {output / LOG_FILE}; its end:\n"
+                f"{tail(output / LOG_FILE)}"
+            )
+    record, complaints = _conclude(
+        recipe, output, root=root, identity=identity, outcome=outcome, command=command
+    )
+    if not start.done:
+        write_record(output, record)
+    return Trained(output, record, tuple(complaints), start.done)
+
+
+def _prepared(recipe: Rendered, identity: Identity) -> Path:
+    base = str(recipe.config.get("dataset_prepared_path") or "build/prepared")
+    return Path(base) / identity.digest[:12]
+
+
+def _conclude(
+    recipe: Rendered,
+    output: Path,
+    *,
+    root: Path,
+    identity: Identity,
+    outcome: Outcome,
+    command: list[str],
+) -> tuple[TrainingRecord, list[str]]:
+    """Prove what changed, and gather the record."""
+    config = recipe.config
+    method = trained_method(config)
+    folder = root / str(config["base_model"])
+    base = read_index(folder) if folder.is_dir() else None
+    trainable = total = same = 0
+    if method in {"lora", "qlora"}:
+        changed, idle = adapter_state(output)
+        complaints = [f"{len(idle)} adapters were never trained, first {idle[0]}"] if idle else []
+        if base is not None:
+            trainable, _ = count_adapters(base, rank=int(config["lora_r"]))
+            total = base.total_parameters
+    else:
+        result = read_checkpoint(output)
+        total = result.total_parameters
+        meant = _meant(config, base or result)
+        trainable = (base or result).count_parameters(meant)
+        changed, same, complaints = len(meant), 0, []
+        if base is not None:
+            changes = compare_checkpoints(base, result)
+            changed, same = len(changes.changed), len(changes.same)
+            # Trained as a whole, a norm may round back to where it was.
+            whole = changes.changed if method == "full" and changes.changed else meant
+            complaints = check_changes(changes, whole)
+    state = read_state(output)
+    train_loss, held_out = losses(state.get("log_history", ()))
+    if not all(value == value and abs(value) != float("inf") for _, value in train_loss):
+        complaints.append("the training loss was NaN or infinite")
+    record = TrainingRecord(
+        recipe=recipe.name,
+        base_model=str(config["base_model"]),
+        method=method,
+        trainable=trainable,
+        total=total,
+        changed=changed,
+        same=same,
+        steps=int(state.get("global_step", 0)),
+        train_loss=train_loss,
+        held_out_loss=held_out,
+        seconds=round(outcome.seconds, 1),
+        peak_mb=outcome.peak_mb,
+        command=_shown_command(command),
+        identity=identity.to_json(),
+        versions=_versions(command[0]),
+    )
+    return record, complaints
+
+
+def _meant(config: Mapping[str, Any], index: ModelIndex) -> tuple[str, ...]:
+    patterns = config.get("unfrozen_parameters")
+    return match_patterns(patterns, index.names).names if patterns else index.names
+
+
+def _shown_command(command: list[str]) -> str:
+    """Return the command as a person would type it: without the interpreter's place."""
+    text = " ".join(command[1:])
+    text = text.removeprefix("-m accelerate.commands.launch ")
+    plain = f"accelerate launch {text}" if text != " ".join(command[1:]) else f"python {text}"
+    return re.sub(r" --(resume_from_checkpoint|dataset_prepared_path)=\S+", "", plain)
+
+
+def _versions(python: str) -> dict[str, str]:
+    """Return the versions of what trained, read from its environment's metadata."""
+    found: dict[str, str] = {}
+    for site in Path(python).parent.parent.glob("lib/python*/site-packages"):
+        for name in ("axolotl", "torch", "transformers", "trl", "peft", "accelerate"):
+            for folder in site.glob(f"{name}-[0-9]*.dist-info"):
+                found[name] = folder.name.removeprefix(f"{name}-").removesuffix(".dist-info")
+    return found

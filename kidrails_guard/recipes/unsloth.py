@@ -1,0 +1,113 @@
+"""Renders a `Recipe` as a thin Unsloth script: the same data, template and layers on one GPU.
+
+The work is in `kidrails_guard.recipes.with_unsloth`; the script only says what is to be done, so
+that one can read and change it.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Any, Final
+
+from kidrails_guard.errors import RecipeError
+from kidrails_guard.recipes.plan import Plan
+from kidrails_guard.recipes.schema import Method, Precision, Recipe, Stage, Strategy
+
+_WIDTH: Final = 98
+
+
+def can_render(recipe: Recipe) -> bool:
+    """Return whether Unsloth can train it: fine-tuning on one device."""
+    return recipe.stage is Stage.SFT and recipe.hardware.strategy is Strategy.SINGLE
+
+
+def script_file(name: str) -> str:
+    """Return where the script stands, seen from the repository's root."""
+    return f"recipes/unsloth/{name.replace('-', '_')}.py"
+
+
+def render_unsloth(recipe: Recipe, plan: Plan, *, selection_file: Path | None = None) -> str:
+    """Return the recipe as a Python script.
+
+    Args:
+        recipe: what to render.
+        plan: what it trains; the script refuses to start when the model disagrees.
+        selection_file: other layers than the recipe's.
+
+    Raises:
+        RecipeError: it needs several GPUs, or learns from preference pairs.
+    """
+    if not can_render(recipe):
+        raise RecipeError(
+            f"{recipe.name} cannot be rendered for Unsloth, which fine-tunes on one GPU here; "
+            "accepted are stage sft and strategy single"
+        )
+    about = textwrap.fill(" ".join(recipe.about.split()), _WIDTH)
+    command = f"python {script_file(recipe.name)}"
+    arguments = _arguments(recipe, plan, selection_file)
+    body = "\n".join(f"    {key}={_literal(value)}," for key, value in arguments.items())
+    return f'''"""{recipe.title}, with Unsloth.
+
+{about}
+
+Needs   {recipe.hardware.needs}; pip install unsloth kidrails-guard
+Data    {recipe.data.made_by}
+Train   {command}
+Change  {command} --learning_rate 1e-5 --max_steps 10
+
+Rendered from recipes/specs/{recipe.name}.yaml: kidrails recipe render {recipe.name} --to unsloth
+"""
+
+from kidrails_guard.recipes.with_unsloth import UnslothJob, main
+
+JOB = UnslothJob(
+{body}
+)
+
+if __name__ == "__main__":
+    raise SystemExit(main(JOB))
+'''
+
+
+def _arguments(recipe: Recipe, plan: Plan, selection_file: Path | None) -> dict[str, Any]:
+    training = recipe.training
+    selection = str(selection_file) if selection_file else recipe.selection
+    held = recipe.data.held_out
+    template = recipe.chat.template
+    return {
+        "name": recipe.name,
+        "base_model": recipe.base_model,
+        "method": recipe.method.value,
+        "selection": selection if recipe.method is Method.SPECTRUM else None,
+        "trainable": plan.trainable,
+        "lora": (recipe.lora.rank, recipe.lora.alpha) if recipe.lora else None,
+        "template": None if template == "tokenizer_default" else f"templates/{template}.jinja",
+        "eos_token": recipe.chat.eos_token,
+        "pad_token": recipe.chat.pad_token,
+        "data": recipe.data.train,
+        "held_out": held,
+        "sequence_len": recipe.sequence_len,
+        "bf16": training.precision is Precision.BF16,
+        "epochs": training.epochs,
+        "max_steps": training.max_steps,
+        "micro_batch": training.micro_batch,
+        "accumulation": training.accumulation,
+        "learning_rate": training.learning_rate,
+        "scheduler": training.scheduler,
+        "warmup_ratio": training.warmup_ratio,
+        "optimizer": training.optimizer,
+        "checkpointing": training.checkpointing,
+        "save_every": training.save_every,
+        "seed": training.seed,
+        "output": f"{recipe.output}-unsloth",
+    }
+
+
+def _literal(value: Any) -> str:
+    """Return a value as Python source, with the double quotes that ruff wants."""
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**6:
+        return f"{value:_}"
+    return repr(value)
