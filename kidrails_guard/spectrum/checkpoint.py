@@ -79,14 +79,16 @@ class ModelIndex:
         model: Hub id or folder name.
         tensors: sorted; a head that shares the embedding's weights is not among them.
         folder: where the shards lie; None where only shapes are known.
-        fingerprint: SHA-256 over names, dtypes, shapes and the shards' headers and sizes; it tells
-            two checkpoints apart without reading the weights.
+        revision: the Hub's commit, where it came from there.
+        fingerprint: SHA-256 over the shards' names, sizes and headers. It tells two layouts apart,
+            not two trainings of one model: that takes the tensors' own hashes.
     """
 
     model: str
     tensors: tuple[TensorInfo, ...]
     folder: Path | None = None
     fingerprint: str = field(default="", repr=False)
+    revision: str = ""
 
     @cached_property
     def _by_name(self) -> Mapping[str, TensorInfo]:
@@ -171,7 +173,8 @@ def read_index(model: str | Path, *, revision: str | None = None) -> ModelIndex:
                 "that holds model.safetensors"
             )
         folder = _download(str(model), revision)
-        return _build_index(str(model), folder, _shards(folder))
+        # The Hub's cache names the folder by the commit.
+        return _build_index(str(model), folder, _shards(folder), revision=folder.name)
     return _build_index(folder.resolve().name, folder, _shards(folder))
 
 
@@ -239,7 +242,7 @@ def _download(model: str, revision: str | None) -> Path:
         ) from None
 
 
-def _build_index(model: str, folder: Path, files: list[Path]) -> ModelIndex:
+def _build_index(model: str, folder: Path, files: list[Path], *, revision: str = "") -> ModelIndex:
     digest = hashlib.sha256()
     tensors: dict[str, TensorInfo] = {}
     for file in files:
@@ -256,7 +259,7 @@ def _build_index(model: str, folder: Path, files: list[Path]) -> ModelIndex:
         raise ScanError(f"{folder} holds no tensor")
     ordered = tuple(tensors[name] for name in sorted(tensors, key=name_order))
     _check_index_names(folder, tensors)
-    return ModelIndex(model, ordered, folder, digest.hexdigest())
+    return ModelIndex(model, ordered, folder, digest.hexdigest(), revision)
 
 
 def _check_index_names(folder: Path, tensors: Mapping[str, TensorInfo]) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from kidrails_guard.errors import ScanError
 from kidrails_guard.files import dump_json
-from kidrails_guard.spectrum.checkpoint import ModelIndex, name_order
+from kidrails_guard.spectrum.checkpoint import ModelIndex
 
 FORMAT: Final = "kidrails-selection/1"
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
@@ -54,6 +54,7 @@ class Selection:
         seed: of the method ``random``, else None.
         embeddings: whether the embedding is trained too.
         head: whether the output head is trained too.
+        norms: whether the norms are trained too.
         budget: the bound that the method ``budget`` was given, in words.
         degenerate: modules among the ranked ones whose score is infinite or tied.
     """
@@ -71,6 +72,7 @@ class Selection:
     seed: int | None = None
     embeddings: bool = False
     head: bool = False
+    norms: bool = False
     budget: str = ""
     degenerate: tuple[str, ...] = ()
 
@@ -110,15 +112,11 @@ class Selection:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a JSON file, the derived share included."""
-        return {
-            "format": FORMAT,
-            **asdict(self),
-            "method": self.method.value,
-            "trainable_share": round(self.trainable_share, 6),
-            "types": list(self.types),
-            "degenerate": list(self.degenerate),
-            "parameters": list(self.parameters),
-        }
+        plain = asdict(self) | {"method": self.method.value, "types": list(self.types)}
+        lists = {key: list(plain.pop(key)) for key in ("degenerate", "parameters")}
+        share = round(self.trainable_share, 6)
+        # The long lists last, so that a reader sees first where they come from.
+        return {"format": FORMAT, **plain, "trainable_share": share, **lists}
 
     @classmethod
     def from_json(cls, value: Any, *, where: str = "selection") -> Selection:
@@ -185,8 +183,3 @@ class Selection:
         except (OSError, ValueError) as error:
             raise ScanError(f"cannot read the selection {path}: {error}") from None
         return cls.from_json(value, where=str(path))
-
-
-def in_layer_order(names: tuple[str, ...] | list[str]) -> tuple[str, ...]:
-    """Return names sorted so that ``layers.2`` stands before ``layers.10``."""
-    return tuple(sorted(names, key=name_order))
