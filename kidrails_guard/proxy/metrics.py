@@ -1,0 +1,118 @@
+"""Prometheus metrics: what the guard decides, how long it takes, what fails.
+
+Every label comes from a closed set (tenant names are from the key file), so no text can become a
+label and the number of series is bounded.
+"""
+
+from __future__ import annotations
+
+import os
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    multiprocess,
+)
+
+from kidrails_guard.proxy.seams import Failure, Route
+from kidrails_guard.types import Action, Hazard, Stage
+
+_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5, 30)
+_CHARACTERS = (8, 16, 32, 64, 128, 256, 512)
+
+
+class PrometheusMeter:
+    """A `Meter` whose numbers Prometheus reads from ``/metrics``.
+
+    With ``PROMETHEUS_MULTIPROC_DIR`` set, the workers of one service are added up.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=self.registry)
+
+        def histogram(
+            name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...]
+        ) -> Histogram:
+            return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+
+        self._verdicts = counter(
+            "kidrails_verdicts_total",
+            "Verdicts of the guard",
+            "tenant",
+            "stage",
+            "action",
+            "hazard",
+        )
+        self._checks = histogram(
+            "kidrails_check_seconds",
+            "Seconds of one run of one check",
+            ("check", "stage"),
+            _SECONDS,
+        )
+        self._check_failures = counter(
+            "kidrails_check_failures_total", "Checks that raised or timed out", "check", "stage"
+        )
+        self._held_characters = histogram(
+            "kidrails_held_characters", "Characters of one released or withheld part", (),
+            _CHARACTERS,
+        )  # fmt: skip
+        self._held_seconds = histogram(
+            "kidrails_held_seconds", "Seconds that such a part waited", (), _SECONDS
+        )
+        self._failures = counter(
+            "kidrails_failures_total", "Requests that did not go as they should", "kind"
+        )
+        self._requests = counter("kidrails_requests_total", "Finished requests", "route", "status")
+        self._request_seconds = histogram(
+            "kidrails_request_seconds", "Seconds of one request, of a stream until its end",
+            ("route",), _SECONDS,
+        )  # fmt: skip
+        self._streams = Gauge(
+            "kidrails_open_streams",
+            "Streams that are open now",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+
+    def verdict(self, tenant: str, stage: Stage, action: Action, hazard: Hazard) -> None:
+        """Count one verdict."""
+        self._verdicts.labels(tenant, str(stage), action.label, str(hazard)).inc()
+
+    def check(self, check: str, stage: Stage, seconds: float, failed: bool) -> None:
+        """Count one run of one check."""
+        self._checks.labels(check, str(stage)).observe(seconds)
+        if failed:
+            self._check_failures.labels(check, str(stage)).inc()
+
+    def held(self, characters: int, seconds: float) -> None:
+        """Note one released or withheld unit."""
+        self._held_characters.observe(characters)
+        self._held_seconds.observe(seconds)
+
+    def failure(self, kind: Failure) -> None:
+        """Count one failure."""
+        self._failures.labels(kind).inc()
+
+    def request(self, route: Route, status: int, seconds: float) -> None:
+        """Note one finished request."""
+        self._requests.labels(route, str(status)).inc()
+        self._request_seconds.labels(route).observe(seconds)
+
+    def streams(self, change: int) -> None:
+        """Change the number of open streams."""
+        self._streams.inc(change)
+
+    def exposition(self) -> tuple[bytes, str]:
+        """Return the page that Prometheus reads, and its content type."""
+        registry = self.registry
+        if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+            registry = CollectorRegistry()
+            multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry), CONTENT_TYPE_LATEST
