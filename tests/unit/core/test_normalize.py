@@ -1,0 +1,120 @@
+"""One form for every disguise, with a way back to where each character came from."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kidrails_guard.normalize import normalize
+
+DISGUISES = {
+    "i want to die": [
+        "I WANT TO DIE",
+        "i want to d1e",
+        "1 w4n7 70 d13",
+        "i w a n t t o d i e",
+        "i w.a.n.t t.o d.i.e",
+        "iwanttodie",
+        "i want to diiiie",
+        "ｉ ｗａｎｔ ｔｏ ｄｉｅ",
+        "і wаnt tо dіе",
+        "i wa\u200bnt to d\u2060ie",
+        "i want to d\u0336i\u0336e",
+        "𝓲 𝔀𝓪𝓷𝓽 𝓽𝓸 𝓭𝓲𝓮",
+        "i want to 💀",
+    ],
+    "kill myself": [
+        "k1ll mys3lf",
+        "k.i.l.l myself",
+        "killmyself",
+        "🔪 myself",
+        "llik myself",
+        "kms",
+    ],
+    "how to make a bomb": ["howtomakeabomb", "how to make a 💣", "h0w 70 m4k3 4 b0m8"],
+    "suicide": ["sui cide", "su-ic-ide", "5uicide", "s u i c i d e", "suıcıde", "SUİCİDE"],
+    "shit": ["sh*t", "s**t", "$hit", "sh!t", "shiiiit"],
+    "kill": ["🅺🅸🅻🅻", "🇰🇮🇱🇱", "кill", "illkay", "ᴋɪʟʟ"],
+}
+
+UNTOUCHED = [
+    "why do wolves eat pigs?",
+    "i have 70 dogs and 3 cats, it's 5pm on the 1st of may",
+    "h2o, co2, mp3, r2d2 and ps5",
+    "the daddies cherished the schoolmaster",
+    "a b c d e f g",
+    "x y z",
+    "i'm a boy",
+    "scunthorpe, essex and a therapist",
+    "3 + 4 = 7",
+]
+
+
+@pytest.mark.parametrize(("plain", "disguise"), [(p, d) for p, ds in DISGUISES.items() for d in ds])
+def test_a_disguise_reads_like_the_plain_words(plain: str, disguise: str) -> None:
+    assert normalize(disguise).text == plain
+
+
+@pytest.mark.parametrize("text", UNTOUCHED)
+def test_ordinary_text_stays_as_it_is(text: str) -> None:
+    assert normalize(text).text == text
+    assert not normalize(text).disguised
+
+
+def test_stretched_words_and_chat_spelling_are_no_disguise() -> None:
+    assert normalize("sooo goooood, i dont know").text == "so good, i don't know"
+    assert not normalize("sooo goooood, i dont know").disguised
+    assert normalize("k1ll").disguised
+    assert normalize("ki\u200bll").disguised
+
+
+def test_an_emoji_is_a_word_only_where_a_word_stands() -> None:
+    assert normalize("bring a 🔫 to 🏫").text == "bring a gun to school"
+    assert normalize("lol that was funny 💀😂").text == "lol that was funny"
+
+
+def test_a_span_leads_back_to_the_original() -> None:
+    original = "pls k\u200b1ll   my dog"
+    shown = normalize(original)
+    assert shown.text == "pls kill my dog"
+    start, end = shown.span(4, 8)
+    assert original[start:end] == "k\u200b1ll"
+    start, end = shown.span(9, 15)
+    assert original[start:end] == "my dog"
+
+
+@given(st.text(max_size=200))
+def test_any_text_gives_a_valid_map(text: str) -> None:
+    shown = normalize(text)
+    assert len(shown.offsets) == len(shown.text) + 1
+    assert shown.offsets[-1] == len(text)
+    assert all(a <= b for a, b in zip(shown.offsets, shown.offsets[1:], strict=False))
+    assert shown.original == text
+
+
+@given(st.text(alphabet=" .-_*1!@$|kilmeo'", max_size=80))
+def test_hard_alphabets_do_not_break_it(text: str) -> None:
+    shown = normalize(text)
+    assert len(shown.offsets) == len(shown.text) + 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "\x00", "\ud800\udfff", "🎉" * 50, "\u202eabc\u202c", "שלום עולם", "مرحبا", "\u0301" * 99],
+)
+def test_odd_text_is_no_error(text: str) -> None:
+    assert normalize(text).offsets[-1] == len(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a " * 500_000, "killme" * 170_000, "k.i.l.l." * 125_000, "1" * 1_000_000, "a*" * 500_000],
+    ids=["letters", "joined", "dotted", "digits", "stars"],
+)
+def test_a_million_characters_end(text: str) -> None:
+    assert normalize.__wrapped__(text).offsets[-1] == len(text)
+
+
+def test_the_repr_holds_no_words() -> None:
+    assert "secret" not in repr(normalize("my secret"))
