@@ -89,6 +89,18 @@ class GgufFile:
         """The names of all tensors, in the file's order."""
         return tuple(t.name for t in self._reader.tensors)
 
+    @property
+    def parameters(self) -> int:
+        """How many numbers all tensors hold together."""
+        return sum(int(t.n_elements) for t in self._reader.tensors)
+
+    def end_token(self) -> str | None:
+        """Return the token that ends an answer, or None where the file names none."""
+        tokens = self.value("tokenizer.ggml.tokens", ())
+        template = self.value("tokenizer.chat_template")
+        eos = end_of_turn(tokens, template, eos=self.value("tokenizer.ggml.eos_token_id"))
+        return tokens[eos] if eos is not None and eos < len(tokens) else None
+
     def tensor(self, name: str) -> Array:
         """Return a tensor as float32 in the usual order of axes (outputs, inputs).
 

@@ -1,0 +1,261 @@
+"""Runs one model server as a child process, in a process group of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from typing import Final, TextIO
+
+from kidrails_guard.engine.base import EnginePlan, Phase, Progress, url_host
+from kidrails_guard.engine.ports import require_free_port
+from kidrails_guard.errors import EngineError
+
+_LINES_KEPT: Final = 400
+_POLL_S: Final = 0.1
+_REQUEST_S: Final = 5.0
+
+
+class EngineProcess:
+    """A model server that runs as a child process; see ``Engine`` for the interface.
+
+    The server ends with this process, even when that is killed. What the server prints is kept
+    only until it is ready, to explain a failed start: later lines could hold what a child wrote.
+
+    Args:
+        plan: what to start.
+        echo: where to copy everything that the server prints; nothing by default.
+    """
+
+    def __init__(self, plan: EnginePlan, *, echo: TextIO | None = None) -> None:
+        self.plan = plan
+        self._echo = echo
+        self._process: subprocess.Popen[bytes] | None = None
+        self._reader: threading.Thread | None = None
+        self._lines: deque[str] = deque(maxlen=_LINES_KEPT)
+        self._ready = False
+        self._started = 0.0
+
+    @property
+    def name(self) -> str:
+        """The name under which the model is offered."""
+        return self.plan.name
+
+    @property
+    def url(self) -> str:
+        """The base URL for OpenAI clients, with ``/v1``."""
+        return self.plan.url
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """Program and arguments."""
+        return self.plan.command
+
+    @property
+    def alive(self) -> bool:
+        """Whether the server's process runs (it may still be loading)."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id, which is its group's as well; None before the start."""
+        return None if self._process is None else self._process.pid
+
+    def start(self) -> None:
+        """Start the server and return at once.
+
+        Raises:
+            EngineError: the port is in use, or the program cannot be run.
+        """
+        require_free_port(self.plan.host, self.plan.port)
+        command = self.plan.command
+        if not self.plan.leashed:
+            command = (sys.executable, "-m", "kidrails_guard.engine.leash", *command)
+        self._ready, self._started = False, time.monotonic()
+        self._lines.clear()
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **self.plan.environment},
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise EngineError(f"cannot run {command[0]}: {error.strerror}") from None
+        self._reader = threading.Thread(target=self._read, name="engine-output", daemon=True)
+        self._reader.start()
+
+    def wait_ready(
+        self, *, timeout_s: float | None = None, progress: Progress | None = None
+    ) -> None:
+        """Wait until the server answers and offers the model.
+
+        Args:
+            timeout_s: seconds since the start; the plan's by default.
+            progress: called with the phase and the seconds since the start, ten times a second.
+
+        Raises:
+            EngineError: the server died or took too long (then it is stopped).
+        """
+        limit = self.plan.start_timeout_s if timeout_s is None else timeout_s
+        while True:
+            process = self._process
+            if process is None:
+                raise EngineError("the model server has not been started; call start() first")
+            elapsed = time.monotonic() - self._started
+            phase = self._probe()
+            if process.poll() is not None:
+                raise EngineError(self._explain(process.returncode))
+            if progress is not None:
+                progress(phase, elapsed)
+            if phase is Phase.READY:
+                self._ready = True
+                self._lines.clear()
+                return
+            if elapsed > limit:
+                self.stop()
+                raise EngineError(
+                    f"the model server did not answer within {limit:g} s; it was started with: "
+                    f"{self.plan.shown_command}; look with --verbose, or allow more with "
+                    "--start-timeout"
+                )
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_POLL_S)
+
+    def wait(self, timeout_s: float | None = None) -> int | None:
+        """Wait until the server has ended; return its status, or None after the time."""
+        if self._process is None:
+            return None
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def stop(self, *, grace_s: float = 5.0) -> None:
+        """Stop the server and every process in its group; harmless when it does not run.
+
+        Args:
+            grace_s: seconds between asking (SIGTERM) and killing (SIGKILL).
+        """
+        process = self._process
+        if process is None:
+            return
+        if process.poll() is None:
+            _signal_group(process.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(grace_s)
+        # Also what outlived its parent: vLLM's workers, say.
+        _signal_group(process.pid, signal.SIGKILL)
+        process.wait()
+        if self._reader is not None:
+            self._reader.join(1.0)
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+    def _read(self) -> None:
+        """Drain the server's output: a full pipe would halt it."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(OSError, ValueError):
+            for raw in self._process.stdout:
+                line = raw.decode("utf-8", "replace").rstrip()
+                if not self._ready:
+                    self._lines.append(line)
+                if self._echo is not None:
+                    print(line, file=self._echo, flush=True)
+
+    def _probe(self) -> Phase:
+        """Ask the server how far it is."""
+        health, _ = self._get("/health")
+        if health is None:
+            return Phase.STARTING
+        if health != 200:
+            return Phase.LOADING
+        status, body = self._get("/v1/models")
+        if status != 200:
+            return Phase.LOADING
+        try:
+            offered = {str(model["id"]) for model in json.loads(body)["data"]}
+        except (ValueError, KeyError, TypeError):
+            return Phase.LOADING
+        if self.plan.name not in offered:
+            raise EngineError(
+                f"{self.url} offers {', '.join(sorted(offered))}, not {self.plan.name}: another "
+                "model server took the port; stop it or choose another with --port"
+            )
+        return Phase.READY
+
+    def _get(self, path: str) -> tuple[int | None, bytes]:
+        """Return status and body of a GET request, or None where nothing answers."""
+        host = url_host(self.plan.host).strip("[]")
+        connection = http.client.HTTPConnection(host, self.plan.port, timeout=_REQUEST_S)
+        try:
+            connection.request("GET", path)
+            reply = connection.getresponse()
+            return reply.status, reply.read()
+        except (OSError, http.client.HTTPException):
+            return None, b""
+        finally:
+            connection.close()
+
+    def _explain(self, status: int) -> str:
+        """Say why the server ended before it was ready."""
+        if self._reader is not None:
+            self._reader.join(1.0)
+        return (
+            f"the model server ended while starting ({describe_status(status)}): "
+            f"{find_reason(self._lines)}; it was started with: {self.plan.shown_command}"
+        )
+
+
+def describe_status(status: int) -> str:
+    """Return a process's exit status in words.
+
+    >>> describe_status(-9), describe_status(137), describe_status(1)
+    ('killed by SIGKILL', 'killed by SIGKILL', 'exit status 1')
+    """
+    number = -status if status < 0 else status - 128
+    try:
+        return f"killed by {signal.Signals(number).name}"
+    except ValueError:
+        return f"exit status {status}"
+
+
+def find_reason(lines: deque[str] | list[str]) -> str:
+    """Return the line of a server's output that says best why it ended.
+
+    llama.cpp names the cause first and follows it with what failed in turn; a Python traceback
+    names it last.
+
+    Args:
+        lines: what the server printed, in order.
+    """
+    for pattern in (
+        r"\bE llama_model_load: error loading model: (.+)",
+        r"\bE [\w ]+?: (.+)",
+    ):
+        for line in lines:
+            if found := re.search(pattern, line):
+                return found[1].strip()
+    for line in reversed(lines):
+        if found := re.search(r"(?:^|\s)((?:\w+\.)*\w*(?:Error|Exception|Exit): .+)", line):
+            return found[1].strip()
+    last = [line for line in lines if line.strip()][-3:]
+    return " | ".join(last) if last else "it printed nothing"
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
