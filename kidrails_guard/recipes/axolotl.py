@@ -67,8 +67,15 @@ def recipe_file(recipe: Recipe) -> str:
     return str(PurePosixPath("recipes", f"{recipe.name}.yml"))
 
 
+class _Indented(yaml.SafeDumper):
+    """Sets a list's items to the right of its key."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)
+
+
 def _dump(values: dict[str, Any]) -> str:
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=_WIDTH)
+    return yaml.dump(values, Dumper=_Indented, sort_keys=False, allow_unicode=True, width=_WIDTH)
 
 
 def _header(recipe: Recipe, plan: Plan, selection: Selection | None, memory: str) -> str:
@@ -164,7 +171,7 @@ def _sections(recipe: Recipe, selection: Selection | None) -> list[Section]:
 
 
 def _model(recipe: Recipe) -> dict[str, Any]:
-    values: dict[str, Any] = {"base_model": recipe.base_model, "strict": False}
+    values: dict[str, Any] = {"base_model": recipe.base_model}
     if recipe.method is Method.QLORA:
         values["load_in_4bit"] = True
     return values

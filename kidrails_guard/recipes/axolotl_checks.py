@@ -72,7 +72,9 @@ def _schema(answer: Answer, machine: str) -> list[Result]:
 
 
 def _keys(answer: Answer) -> list[Result]:
-    found = answer.get("unknown", [])
+    found = answer["unknown"]
+    if found is None:
+        return [unchecked("keys", "a plugin failed, so which keys are read is not known")]
     if not found:
         return [fine("keys", "axolotl reads every key")]
     return [

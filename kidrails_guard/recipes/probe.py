@@ -52,8 +52,8 @@ def accepted_keys(model: Any) -> dict[str, Any]:
     """Return the keys that a pydantic model reads, its aliases included."""
     keys: dict[str, Any] = {}
     for name, field in model.model_fields.items():
-        aliases = {name, field.alias, field.validation_alias}
-        aliases |= set(getattr(field.validation_alias, "choices", ()))
+        aliases = [name, field.alias, field.validation_alias]
+        aliases += getattr(field.validation_alias, "choices", ())
         keys |= {alias: field.annotation for alias in aliases if isinstance(alias, str)}
     return keys
 
@@ -105,16 +105,23 @@ def check_schema(job: dict[str, Any], answer: dict[str, Any]) -> Any:
     optimizers = sorted({o.value for o in [*OptimizerNames, *CustomSupportedOptimizers]})
     answer["optimizers"] = optimizers
     cfg = DictDefault(copy.deepcopy(job["config"]))
+    model = AxolotlConfigWCapabilities
     try:
         prepare_plugins(cfg)
-        model = merge_input_args()[0] if cfg.get("plugins") else AxolotlConfigWCapabilities
-        answer["unknown"] = unknown_keys(job["config"], [model])
+        if cfg.get("plugins"):
+            model = merge_input_args()[0]
+    # A plugin may raise anything when it is imported.
+    except Exception as error:
+        answer["schema"] = messages_of(error)
+        return None
+    answer["unknown"] = unknown_keys(job["config"], [model])
+    try:
         return validate_config(
             cfg,
             capabilities=job["capabilities"],
             env_capabilities={"torch_version": job.get("torch", "2.13.0")},
         )
-    # pydantic's errors, axolotl's ValueErrors and what a plugin raises have no nearer base.
+    # pydantic's errors and axolotl's own have no nearer base.
     except Exception as error:
         answer["schema"] = messages_of(error)
         return None
@@ -320,7 +327,13 @@ def answer_job(job: dict[str, Any]) -> dict[str, Any]:
     heard = Heard()
     for name in ("", "axolotl"):
         logging.getLogger(name).addHandler(heard)
-    answer: dict[str, Any] = {"schema": [], "unknown": [], "data": {}, "tokens": None, "failed": ""}
+    answer: dict[str, Any] = {
+        "schema": [],
+        "unknown": None,
+        "data": {},
+        "tokens": None,
+        "failed": "",
+    }
     cfg = check_schema(job, answer)
     if cfg is not None and job["local"]:
         try:
