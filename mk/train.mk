@@ -11,7 +11,7 @@ $(TRAIN)/.stamp: $(TRAIN_PINS)
 	@pins=$$(cat $(TRAIN_PINS) | sha256sum | cut -d' ' -f1); \
 	if [ "$$(cat $@ 2>/dev/null)" = "$$pins" ]; then touch $@; exit 0; fi; \
 	set -e; \
-	[ -x $(UV) ] || { echo "$(UV) is missing; run first: make .venv/.stamp" >&2; exit 2; }; \
+	[ -x $(UV) ] || { echo "$(UV) is missing; run first: make install" >&2; exit 2; }; \
 	echo "[1/4] $(TRAIN): torch (by pip, which also sees a CPU wheel in a local folder)"; \
 	[ -x $(TRAIN)/bin/python ] || $(PYTHON_TRAIN) -m venv $(TRAIN); \
 	$(TRAIN)/bin/python -m pip install --quiet --progress-bar off -r requirements/train-torch.txt; \

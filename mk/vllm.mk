@@ -11,7 +11,7 @@ $(VLLM)/.stamp: $(VLLM_PINS)
 	@pins=$$(cat $(VLLM_PINS) | sha256sum | cut -d' ' -f1); \
 	if [ "$$(cat $@ 2>/dev/null)" = "$$pins" ]; then touch $@; exit 0; fi; \
 	set -e; \
-	[ -x $(UV) ] || { echo "$(UV) is missing; run first: make .venv/.stamp" >&2; exit 2; }; \
+	[ -x $(UV) ] || { echo "$(UV) is missing; run first: make install" >&2; exit 2; }; \
 	echo "[1/2] $(VLLM): torch (by pip, which also sees a CPU wheel in a local folder)"; \
 	[ -x $(VLLM)/bin/python ] || $(PYTHON_VLLM) -m venv $(VLLM); \
 	$(VLLM)/bin/python -m pip install --quiet --progress-bar off -r requirements/vllm-torch.txt; \
