@@ -181,7 +181,7 @@ def _scan(args: argparse.Namespace) -> int:
     with tqdm(total=1.0, desc="scan", disable=None, bar_format=bar_format) as bar:
 
         def progress(result: MatrixResult, share: float, reused: bool) -> None:
-            if reused:
+            if reused and not bar.disable:
                 bar.initial += share  # took no time, so it must not speed up the forecast
             bar.set_postfix_str(result.name, refresh=False)
             bar.update(share)
