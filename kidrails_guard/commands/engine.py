@@ -45,8 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--type",
         dest="weight_type",
         choices=("f32", "f16", "q8_0", "q4_1"),
-        default="q8_0",
-        help="type of weights when a folder is converted to GGUF (q8_0)",
+        help="type of weights when a folder is converted to GGUF (q8_0; f16 for an adapter)",
     )
     parser.add_argument(
         "--vllm-args", metavar="FLAGS", default="", help="further flags for vLLM, in one string"
@@ -68,7 +67,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--to-gguf",
         metavar="FILE",
         type=Path,
-        help="write MODEL (a folder) as GGUF into FILE, and stop",
+        help="write MODEL (a folder) as GGUF into FILE, and stop; with --base: an adapter that "
+        "holds what training changed",
+    )
+    parser.add_argument(
+        "--base",
+        metavar="DIR",
+        type=Path,
+        help="with --to-gguf: the model that MODEL, or the adapter, was trained from",
+    )
+    parser.add_argument(
+        "--rank", type=int, default=32, help="with --base: rank of the adapter's matrices (32)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -103,7 +112,7 @@ def _options(args: argparse.Namespace) -> EngineOptions:
         threads=args.threads,
         adapter=args.adapter,
         adapter_scale=args.adapter_scale,
-        weight_type=args.weight_type,
+        weight_type=args.weight_type or "q8_0",
         vllm_args=vllm_args,
     )
 
@@ -208,23 +217,54 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _to_gguf(args: argparse.Namespace) -> int:
+    from kidrails_guard.engine.adapter import convert_adapter, extract_delta, is_adapter
     from kidrails_guard.engine.models import ModelKind, find_model
     from kidrails_guard.engine.progress import tensor_bar
-    from kidrails_guard.engine.to_gguf import convert_checkpoint
+    from kidrails_guard.engine.to_gguf import DEFAULT_TYPE, convert_checkpoint
 
+    if args.model is not None and is_adapter(Path(args.model)):
+        record = convert_adapter(Path(args.model), args.base, args.to_gguf)
+        return _print_adapter(record, args)
     source = find_model(args.model)
     if source.kind is not ModelKind.CHECKPOINT or source.path is None:
         raise UsageError(
             f"--to-gguf: {source.location} is not a folder with config.json and *.safetensors"
         )
     with tensor_bar("convert") as progress:
-        record = convert_checkpoint(
-            source.path, args.to_gguf, weight_type=args.weight_type, progress=progress
-        )
+        if args.base is not None:
+            kind, rank = args.weight_type or "f16", args.rank
+            record = extract_delta(
+                source.path,
+                args.base,
+                args.to_gguf,
+                rank=rank,
+                weight_type=kind,
+                progress=progress,
+            )
+        else:
+            kind = args.weight_type or DEFAULT_TYPE
+            record = convert_checkpoint(
+                source.path, args.to_gguf, weight_type=kind, progress=progress
+            )
+    if args.base is not None:
+        return _print_adapter(record, args)
     _print(
         record,
         f"written: {record['tensors']} tensors, {record['parameters']:,} parameters, "
         f"{record['weight_type']}, {record['bytes'] / 2**20:,.0f} MiB, in {args.to_gguf}",
         as_json=args.json,
     )
+    return 0
+
+
+def _print_adapter(record: dict[str, Any], args: argparse.Namespace) -> int:
+    text = (
+        f"written: an adapter of rank {record['rank']} for {record['matrices']} matrices, "
+        f"{record['weight_type']}, {record['bytes'] / 2**20:,.1f} MiB, in {args.to_gguf}"
+    )
+    if "kept" in record:
+        text += f"; it holds {record['kept']:.1%} of the change"
+    if record.get("left_out"):
+        text += f"; left out: {', '.join(record['left_out'])}"
+    _print(record, text, as_json=args.json)
     return 0

@@ -4,21 +4,50 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kidrails_guard.errors import EngineError
 from kidrails_guard.spectrum.checkpoint import read_index
+from kidrails_guard.spectrum.weights import MatrixFile, widen
 
 if TYPE_CHECKING:
     from kidrails_guard.engine.layout import Array
 
-#: safetensors' names of types → how numpy reads them; BF16 is widened by hand.
-_TYPES: Final = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8"}
+
+class Weights:
+    """The tensors of a folder, or of one safetensors file.
+
+    Args:
+        path: the folder or file.
+
+    Raises:
+        ScanError: a shard is missing, cut short or damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.index = read_index(path)
+
+    def tensor(self, name: str) -> Array:
+        """Return a tensor as float32.
+
+        Raises:
+            EngineError: it holds NaN or infinity.
+            ScanError: its type is not a floating-point one, or the file ends too early.
+        """
+        matrix = MatrixFile(self.index[name])
+        rows, _ = matrix.shape
+        stored = matrix.read_rows(0, rows)
+        values: Array = widen(stored, matrix.info.dtype, np.dtype(np.float32))
+        if not np.isfinite(values).all():
+            raise EngineError(
+                f"{matrix.info.file}: tensor {name} holds NaN or infinity; train it again"
+            )
+        return values.reshape(matrix.info.shape)
 
 
-class Checkpoint:
+class Checkpoint(Weights):
     """A folder with ``config.json`` and safetensors, in one file or in shards.
 
     Args:
@@ -32,34 +61,12 @@ class Checkpoint:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.config = read_json(folder / "config.json")
-        self.index = read_index(folder)
+        super().__init__(folder)
 
     def optional_json(self, name: str) -> dict[str, Any]:
         """Return a JSON file's content, empty where there is no such file."""
         path = self.folder / name
         return read_json(path) if path.is_file() else {}
-
-    def tensor(self, name: str) -> Array:
-        """Return a tensor as float32.
-
-        Raises:
-            EngineError: its type is not a floating-point one, or it holds NaN or infinity.
-        """
-        info = self.index[name]
-        if info.dtype not in _TYPES or info.file is None:
-            raise EngineError(
-                f"{info.file}: tensor {name} has the type {info.dtype}; accepted are "
-                f"{', '.join(_TYPES)} (a quantised checkpoint: serve it with --backend vllm)"
-            )
-        values: Array = np.fromfile(
-            info.file, dtype=_TYPES[info.dtype], count=info.size, offset=info.start
-        )
-        if info.dtype == "BF16":  # the upper half of a float32
-            values = (values.astype(np.uint32) << 16).view(np.float32)
-        values = values.astype(np.float32, copy=False).reshape(info.shape)
-        if not np.isfinite(values).all():
-            raise EngineError(f"{info.file}: tensor {name} holds NaN or infinity; train it again")
-        return values
 
 
 def read_json(path: Path) -> dict[str, Any]:

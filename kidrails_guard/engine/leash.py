@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -40,23 +41,28 @@ def main(command: Sequence[str]) -> int:
         The command's exit status, negative signals as 128 + number.
     """
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    released = threading.Event()
 
     def end() -> None:
-        """Stop the command, then whatever else is left in this process group, ourselves too."""
+        released.set()
         process.terminate()
-        try:
-            process.wait(_GRACE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        if os.getpgrp() == os.getpid():
-            os.killpg(0, signal.SIGKILL)
+        time.sleep(_GRACE_S)
+        _end_group()
 
     exit_with_parent(end)
     # The parent signals the whole group: the command ends by itself, and its status is passed on.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     status = process.wait()
+    if released.is_set():
+        _end_group()
     return status if status >= 0 else 128 - status
+
+
+def _end_group() -> None:
+    """Kill what is left of this process group, this process included."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -118,7 +118,10 @@ def _folder(path: Path) -> ModelSource:
     nested = sorted(path.glob("*/config.json"))
     hint = f"; did you mean {nested[0].parent}?" if nested else ""
     if (path / "adapter_config.json").is_file():
-        hint = "; it is a LoRA adapter: merge it first (axolotl merge-lora)"
+        hint = (
+            "; it is a LoRA adapter: write it as GGUF with --to-gguf FILE, and serve its base "
+            "model with --adapter FILE"
+        )
     raise UsageError(
         f"MODEL {path}: no config.json with *.safetensors and no .gguf file in this folder{hint}"
     )

@@ -105,13 +105,22 @@ class EngineProcess:
             progress: called with the phase and the seconds since the start, ten times a second.
 
         Raises:
-            EngineError: the server died or took too long (then it is stopped).
+            EngineError: the server died, took too long, or another has its port; it is stopped.
         """
+        process = self._process
+        if process is None:
+            raise EngineError("the model server has not been started; call start() first")
         limit = self.plan.start_timeout_s if timeout_s is None else timeout_s
+        try:
+            self._wait_ready(process, limit, progress)
+        except EngineError:
+            self.stop()
+            raise
+
+    def _wait_ready(
+        self, process: subprocess.Popen[bytes], limit: float, progress: Progress | None
+    ) -> None:
         while True:
-            process = self._process
-            if process is None:
-                raise EngineError("the model server has not been started; call start() first")
             elapsed = time.monotonic() - self._started
             phase = self._probe()
             if process.poll() is not None:
@@ -123,7 +132,6 @@ class EngineProcess:
                 self._lines.clear()
                 return
             if elapsed > limit:
-                self.stop()
                 raise EngineError(
                     f"the model server did not answer within {limit:g} s; it was started with: "
                     f"{self.plan.shown_command}; look with --verbose, or allow more with "

@@ -156,7 +156,13 @@ def tokenizer_json(vocabulary: Vocabulary) -> dict[str, Any]:
             "fuse_unk": False,
             "byte_fallback": False,
             "ignore_merges": vocabulary.pre == "llama-bpe",
-            "vocab": {token: index for index, token in enumerate(vocabulary.tokens)},
+            "vocab": {
+                token: index
+                for index, (token, kind) in enumerate(
+                    zip(vocabulary.tokens, vocabulary.kinds, strict=True)
+                )
+                if kind != TokenKind.UNUSED  # a placeholder for a row without a token
+            },
             "merges": [merge.split(" ", 1) for merge in vocabulary.merges],
         },
     }
