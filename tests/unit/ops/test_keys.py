@@ -1,0 +1,138 @@
+"""Keys are hashed, looked up in constant time, limited, and read again while serving."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from kidrails_guard.cli import main
+from kidrails_guard.errors import KeysError
+from kidrails_guard.policy import load_policy
+from kidrails_guard.proxy.keys import (
+    KeyedTenants,
+    KeyFile,
+    KeyLimits,
+    load_keys,
+    new_key,
+    save_keys,
+)
+from kidrails_guard.proxy.seams import Rejected
+from kidrails_guard.types import AgeBand
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "keys.yaml"
+
+
+async def test_a_key_opens_its_tenant_and_nothing_else(file: Path, clock: Clock) -> None:
+    key, entry = new_key("class-4", AgeBand.MIDDLE, locale="en", country="GB")
+    save_keys(file, KeyFile(keys=(entry,)))
+    assert key.split("_")[2] not in file.read_text()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    tenants = KeyedTenants(file, load_policy(), clock=clock)
+    tenant = await tenants.authenticate(bearer(key))
+    assert (tenant.name, tenant.band, tenant.guard.policy.country) == (
+        "class-4",
+        AgeBand.MIDDLE,
+        "GB",
+    )
+    assert [t.name for t in tenants.all()] == ["class-4"]
+    wrong = key[:-1] + ("A" if key[-1] != "A" else "B")
+    for headers in ({}, bearer(""), bearer("kr_x"), bearer(wrong), bearer("sk-" + key),
+                    {"authorization": f"Basic {key}"}, bearer("kr_" + "0" * 8 + "_x"),
+                    bearer("ключ")):  # fmt: skip
+        with pytest.raises(Rejected) as caught:
+            await tenants.authenticate(headers)
+        assert caught.value.status == 401
+        assert key not in str(caught.value)
+
+
+async def test_revoking_and_adding_need_no_restart(file: Path, clock: Clock) -> None:
+    first, entry = new_key("first", AgeBand.EARLY)
+    save_keys(file, KeyFile(keys=(entry,)))
+    tenants = KeyedTenants(file, load_policy(), clock=clock)
+    guard = (await tenants.authenticate(bearer(first))).guard
+    second, other = new_key("second", AgeBand.EARLY)
+    save_keys(file, KeyFile(keys=(entry, other)))
+    assert main(["keys", "revoke", "first", "--file", str(file)]) == 0
+    clock.now += 2
+    assert (await tenants.authenticate(bearer(second))).guard is guard
+    with pytest.raises(Rejected) as caught:
+        await tenants.authenticate(bearer(first))
+    assert caught.value.status == 403
+    assert [t.name for t in tenants.all()] == ["second"]
+
+
+async def test_a_broken_file_keeps_the_last_good_keys(file: Path, clock: Clock, caplog) -> None:
+    key, entry = new_key("a", AgeBand.EARLY)
+    save_keys(file, KeyFile(keys=(entry,)))
+    tenants = KeyedTenants(file, load_policy(), clock=clock)
+    file.write_text("keys: [{name: a, oops: 1}]")
+    clock.now += 2
+    assert (await tenants.authenticate(bearer(key))).name == "a"
+    assert "keeping the last good keys" in caplog.text
+    assert "oops" in caplog.text
+
+
+async def test_the_rate_is_bounded_and_says_when_to_come_back(file: Path, clock: Clock) -> None:
+    limits = KeyLimits(requests_per_minute=3, body_bytes=10_000)
+    key, entry = new_key("a", AgeBand.EARLY, limits=limits)
+    save_keys(file, KeyFile(keys=(entry,)))
+    tenants = KeyedTenants(file, load_policy(), clock=clock)
+    for _ in range(3):
+        assert (await tenants.authenticate(bearer(key))).limits.body_bytes == 10_000
+    with pytest.raises(Rejected) as caught:
+        await tenants.authenticate(bearer(key))
+    assert (caught.value.status, caught.value.retry_after_seconds) == (429, 20)
+    clock.now += 20
+    assert await tenants.authenticate(bearer(key))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("keys: [{name: 'a b'}]", "keys.0.name"),
+        ("kees: []", "did you mean 'keys'"),
+        ("keys: {", "not valid YAML"),
+    ],
+)
+def test_a_wrong_file_names_the_place(file: Path, text: str, said: str) -> None:
+    file.write_text(text)
+    with pytest.raises(KeysError, match=said):
+        load_keys(file)
+
+
+def test_the_command_adds_lists_and_refuses_nonsense(file: Path, capsys) -> None:
+    run = lambda *a: main(["keys", *a, "--file", str(file)])  # noqa: E731
+    assert run("add", "home", "--band", "5-6", "--requests-per-minute", "30") == 0
+    key = capsys.readouterr().out.strip()
+    assert key.startswith("kr_")
+    assert run("list") == 0
+    listed = capsys.readouterr().out
+    assert "home" in listed
+    assert key not in listed
+    assert run("add", "home", "--band", "5-6") == 2
+    assert run("add", "x", "--band", "3-4") == 2
+    assert "5-6, 7-9, 10-12" in capsys.readouterr().err
+    assert run("revoke", "nobody") == 2
+    assert run("add", "y", "--band", "5-6", "--policy", "none.yaml") == 2
+    assert main(["keys", "list", "--file", str(file.parent / "none.yaml")]) == 2
