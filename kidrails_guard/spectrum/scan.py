@@ -36,6 +36,9 @@ from kidrails_guard.spectrum.scoring import MatrixResult, Solver, score_matrix
 from kidrails_guard.spectrum.singular import Precision
 from kidrails_guard.spectrum.snr import Estimator
 
+#: Below this many multiplications (tenths of a second) a process of its own takes longer to start.
+_SMALL_WORK: Final = 1e9
+
 _THREADS: Final = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -222,8 +225,12 @@ def _scores(
         return
     if options.device != "cpu":
         raise ScanError(f"device {options.device!r} is not one of cpu, cuda")
-    count = min(options.workers or usable_cores(), len(tensors))
-    if count:
+    if sum(map(work, tensors)) < _SMALL_WORK:
+        for tensor in tensors:
+            known = earlier.get(tensor.name)
+            yield score_matrix(tensor, options.precision, options.solver, known)
+    else:
+        count = min(options.workers or usable_cores(), len(tensors))
         yield from _in_processes(tensors, options, earlier, count=count)
 
 
