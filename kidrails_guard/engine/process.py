@@ -1,4 +1,4 @@
-"""Runs one model server as a child process, in a process group of its own."""
+"""Runs a server as a child process, in a process group of its own."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import http.client
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from typing import Final, TextIO
 
 from kidrails_guard.engine.base import EnginePlan, Phase, Progress, url_host
@@ -24,19 +26,46 @@ _POLL_S: Final = 0.1
 _REQUEST_S: Final = 5.0
 
 
-class EngineProcess:
-    """A model server that runs as a child process; see ``Engine`` for the interface.
+class ServerProcess:
+    """A server that runs as a child process and ends with this one, even when that is killed.
 
-    The server ends with this process, even when that is killed. What the server prints is kept
-    only until it is ready, to explain a failed start: later lines could hold what a child wrote.
+    What it prints is kept only until it is ready, to explain a failed start: later lines could
+    hold what a child wrote.
 
     Args:
-        plan: what to start.
+        command: program and arguments.
+        host: the address it listens on.
+        port: the port it listens on.
+        environment: variables that are set on top of the caller's.
+        leashed: whether the command itself ends when its standard input is closed; otherwise it
+            is run behind ``kidrails_guard.engine.leash``.
+        start_timeout_s: seconds after which a start counts as failed.
+        probe_path: what answers 200 as soon as the server is ready.
         echo: where to copy everything that the server prints; nothing by default.
     """
 
-    def __init__(self, plan: EnginePlan, *, echo: TextIO | None = None) -> None:
-        self.plan = plan
+    #: How messages call it.
+    what = "the server"
+    #: What a person can do about a start that takes too long.
+    advice = "look at what it prints"
+
+    def __init__(
+        self,
+        command: tuple[str, ...],
+        *,
+        host: str,
+        port: int,
+        environment: Mapping[str, str] | None = None,
+        leashed: bool = False,
+        start_timeout_s: float = 120.0,
+        probe_path: str = "/health",
+        echo: TextIO | None = None,
+    ) -> None:
+        self.host, self.port = host, port
+        self._probe_path = probe_path
+        self._command, self._leashed = command, leashed
+        self._environment = dict(environment or {})
+        self._start_timeout_s = start_timeout_s
         self._echo = echo
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
@@ -45,19 +74,9 @@ class EngineProcess:
         self._started = 0.0
 
     @property
-    def name(self) -> str:
-        """The name under which the model is offered."""
-        return self.plan.name
-
-    @property
-    def url(self) -> str:
-        """The base URL for OpenAI clients, with ``/v1``."""
-        return self.plan.url
-
-    @property
-    def command(self) -> tuple[str, ...]:
-        """Program and arguments."""
-        return self.plan.command
+    def shown_command(self) -> str:
+        """The command as one would type it into a shell; without its environment."""
+        return shlex.join(self._command)
 
     @property
     def alive(self) -> bool:
@@ -75,9 +94,9 @@ class EngineProcess:
         Raises:
             EngineError: the port is in use, or the program cannot be run.
         """
-        require_free_port(self.plan.host, self.plan.port)
-        command = self.plan.command
-        if not self.plan.leashed:
+        require_free_port(self.host, self.port)
+        command = self._command
+        if not self._leashed:
             command = (sys.executable, "-m", "kidrails_guard.engine.leash", *command)
         self._ready, self._started = False, time.monotonic()
         self._lines.clear()
@@ -87,7 +106,7 @@ class EngineProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **self.plan.environment},
+                env={**os.environ, **self._environment},
                 start_new_session=True,
             )
         except OSError as error:
@@ -98,10 +117,10 @@ class EngineProcess:
     def wait_ready(
         self, *, timeout_s: float | None = None, progress: Progress | None = None
     ) -> None:
-        """Wait until the server answers and offers the model.
+        """Wait until the server answers.
 
         Args:
-            timeout_s: seconds since the start; the plan's by default.
+            timeout_s: seconds since the start; those it was made with by default.
             progress: called with the phase and the seconds since the start, ten times a second.
 
         Raises:
@@ -109,8 +128,8 @@ class EngineProcess:
         """
         process = self._process
         if process is None:
-            raise EngineError("the model server has not been started; call start() first")
-        limit = self.plan.start_timeout_s if timeout_s is None else timeout_s
+            raise EngineError(f"{self.what} has not been started; call start() first")
+        limit = self._start_timeout_s if timeout_s is None else timeout_s
         try:
             self._wait_ready(process, limit, progress)
         except EngineError:
@@ -133,9 +152,8 @@ class EngineProcess:
                 return
             if elapsed > limit:
                 raise EngineError(
-                    f"the model server did not answer within {limit:g} s; it was started with: "
-                    f"{self.plan.shown_command}; look with --verbose, or allow more with "
-                    "--start-timeout"
+                    f"{self.what} did not answer within {limit:g} s; it was started with: "
+                    f"{self.shown_command}; {self.advice}"
                 )
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_POLL_S)
@@ -186,6 +204,79 @@ class EngineProcess:
 
     def _probe(self) -> Phase:
         """Ask the server how far it is."""
+        status, _ = self._get(self._probe_path)
+        if status is None:
+            return Phase.STARTING
+        return Phase.READY if status == 200 else Phase.LOADING
+
+    def _get(self, path: str) -> tuple[int | None, bytes]:
+        """Return status and body of a GET request, or None where nothing answers."""
+        host = url_host(self.host).strip("[]")
+        connection = http.client.HTTPConnection(host, self.port, timeout=_REQUEST_S)
+        try:
+            connection.request("GET", path)
+            reply = connection.getresponse()
+            return reply.status, reply.read()
+        except (OSError, http.client.HTTPException):
+            return None, b""
+        finally:
+            connection.close()
+
+    def _explain(self, status: int) -> str:
+        """Say why the server ended before it was ready."""
+        if self._reader is not None:
+            self._reader.join(1.0)
+        return (
+            f"{self.what} ended while starting ({describe_status(status)}): "
+            f"{find_reason(self._lines)}; it was started with: {self.shown_command}"
+        )
+
+
+class EngineProcess(ServerProcess):
+    """A model server that runs as a child process; see ``Engine`` for the interface.
+
+    Args:
+        plan: what to start.
+        echo: where to copy everything that the server prints; nothing by default.
+    """
+
+    what = "the model server"
+    advice = "look with --verbose, or allow more with --start-timeout"
+
+    def __init__(self, plan: EnginePlan, *, echo: TextIO | None = None) -> None:
+        super().__init__(
+            plan.command,
+            host=plan.host,
+            port=plan.port,
+            environment=plan.environment,
+            leashed=plan.leashed,
+            start_timeout_s=plan.start_timeout_s,
+            echo=echo,
+        )
+        self.plan = plan
+
+    @property
+    def name(self) -> str:
+        """The name under which the model is offered."""
+        return self.plan.name
+
+    @property
+    def url(self) -> str:
+        """The base URL for OpenAI clients, with ``/v1``."""
+        return self.plan.url
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """Program and arguments."""
+        return self.plan.command
+
+    @property
+    def shown_command(self) -> str:
+        """The command as one would type it into a shell."""
+        return self.plan.shown_command
+
+    def _probe(self) -> Phase:
+        """Ask the server how far it is."""
         health, _ = self._get("/health")
         if health is None:
             return Phase.STARTING
@@ -204,28 +295,6 @@ class EngineProcess:
                 "model server took the port; stop it or choose another with --port"
             )
         return Phase.READY
-
-    def _get(self, path: str) -> tuple[int | None, bytes]:
-        """Return status and body of a GET request, or None where nothing answers."""
-        host = url_host(self.plan.host).strip("[]")
-        connection = http.client.HTTPConnection(host, self.plan.port, timeout=_REQUEST_S)
-        try:
-            connection.request("GET", path)
-            reply = connection.getresponse()
-            return reply.status, reply.read()
-        except (OSError, http.client.HTTPException):
-            return None, b""
-        finally:
-            connection.close()
-
-    def _explain(self, status: int) -> str:
-        """Say why the server ended before it was ready."""
-        if self._reader is not None:
-            self._reader.join(1.0)
-        return (
-            f"the model server ended while starting ({describe_status(status)}): "
-            f"{find_reason(self._lines)}; it was started with: {self.plan.shown_command}"
-        )
 
 
 def describe_status(status: int) -> str:

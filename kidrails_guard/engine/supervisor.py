@@ -1,4 +1,4 @@
-"""Starts a model server again when it has died, with growing pauses."""
+"""Starts a server again when it has died, with growing pauses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import TextIO
 
 from kidrails_guard.engine.base import EnginePlan, Progress
-from kidrails_guard.engine.process import EngineProcess, describe_status
+from kidrails_guard.engine.process import EngineProcess, ServerProcess, describe_status
 from kidrails_guard.errors import EngineError
 
 
@@ -62,52 +62,34 @@ class BackOff:
         return min(self.first_s * self.factor ** min(deaths - 1, 63), self.most_s)
 
 
-class Supervisor:
-    """A model server that is started again when it dies; see ``Engine`` for the interface.
+class Keeper:
+    """Keeps a server running.
 
     A start that fails the first time is an error for the caller (``wait_ready``): trying again
-    would hide a missing model. Only what has been ready once is restarted, without end, because
-    children's page and proxy wait for it.
+    would hide its cause. Only what has been ready once is restarted, without end, because other
+    programs wait for it.
 
     Args:
-        plan: what to start.
+        make: returns the server's process, not yet started; called anew for every start.
         on_event: called from the watching thread.
         back_off: the pauses.
-        echo: where to copy what the server prints; nothing by default.
     """
 
     def __init__(
         self,
-        plan: EnginePlan,
+        make: Callable[[], ServerProcess],
         *,
         on_event: Callable[[EngineEvent], None] | None = None,
         back_off: BackOff | None = None,
-        echo: TextIO | None = None,
     ) -> None:
-        self.plan = plan
         self.restarts = 0
+        self._make = make
         self._on_event = on_event
         self._back_off = back_off or BackOff()
-        self._echo = echo
-        self._process = EngineProcess(plan, echo=echo)
+        self._process = make()
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._watcher: threading.Thread | None = None
-
-    @property
-    def name(self) -> str:
-        """The name under which the model is offered."""
-        return self.plan.name
-
-    @property
-    def url(self) -> str:
-        """The base URL for OpenAI clients, with ``/v1``."""
-        return self.plan.url
-
-    @property
-    def command(self) -> tuple[str, ...]:
-        """Program and arguments."""
-        return self.plan.command
 
     @property
     def alive(self) -> bool:
@@ -178,7 +160,7 @@ class Supervisor:
         self._tell(event)
         if self._stopping.wait(event.pause_s):
             return False
-        fresh = EngineProcess(self.plan, echo=self._echo)
+        fresh = self._make()
         try:
             with self._lock:
                 if self._stopping.is_set():
@@ -193,3 +175,42 @@ class Supervisor:
         self.restarts += 1
         self._tell(EngineEvent(EventKind.READY))
         return True
+
+
+class Supervisor(Keeper):
+    """A model server that is started again when it dies; see ``Engine`` for the interface.
+
+    Args:
+        plan: what to start.
+        on_event: called from the watching thread.
+        back_off: the pauses.
+        echo: where to copy what the server prints; nothing by default.
+    """
+
+    def __init__(
+        self,
+        plan: EnginePlan,
+        *,
+        on_event: Callable[[EngineEvent], None] | None = None,
+        back_off: BackOff | None = None,
+        echo: TextIO | None = None,
+    ) -> None:
+        super().__init__(
+            lambda: EngineProcess(plan, echo=echo), on_event=on_event, back_off=back_off
+        )
+        self.plan = plan
+
+    @property
+    def name(self) -> str:
+        """The name under which the model is offered."""
+        return self.plan.name
+
+    @property
+    def url(self) -> str:
+        """The base URL for OpenAI clients, with ``/v1``."""
+        return self.plan.url
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """Program and arguments."""
+        return self.plan.command
