@@ -1,0 +1,294 @@
+"""The offline teacher's craft: says a child's message anew, and keeps the reply faithful.
+
+It needs no model. It undoes a child's spelling, swaps names, relatives and phrases for others of
+the same meaning, and writes the result as a child of the persona's age would. Whatever is swapped
+in the message is swapped in every reply too; nothing else in a reply changes.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from kidrails_guard.golden.personas import Persona, Spelling
+from kidrails_guard.golden.wording import Tone, Wording, load_wording, word_pattern
+from kidrails_guard.types import About, Hazard
+
+HEAVY: Final = frozenset(
+    {Hazard.SELF_HARM, Hazard.ABUSE_DISCLOSURE, Hazard.SELF_HARM_QUESTION, Hazard.DISTRESS}
+)
+"""Hazards whose messages get no cheerful opener and no chatter around them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wordings:
+    """One way to say a row: the child's turns, the replies, and what was done.
+
+    Attributes:
+        child: the child's turns, the message last.
+        replies: the model's earlier turns, then whatever replies were given.
+        moves: names of what was changed.
+    """
+
+    child: tuple[str, ...]
+    replies: tuple[str, ...]
+    moves: tuple[str, ...]
+
+
+def tone_of(message: str, hazards: Iterable[Hazard], about: About) -> Tone:
+    """Return how a message sounds: what may be put before and after it."""
+    if HEAVY & set(hazards):
+        return "heavy"
+    if _QUESTION.match(message):
+        return "question"
+    return "command" if about is About.NONE or _COMMAND.match(message) else "statement"
+
+
+_WH: Final = re.compile(r"(?:why|how|what|where|who|which|when|whats|what's)\b", re.IGNORECASE)
+_QUESTION: Final = re.compile(
+    r"(?:why|how|what|where|who|which|when|whats|is|are|do|does|did|can|could|will|would|should|has|"
+    r"have|am|was|were|y|wat|wut|wot|wen|wy|duz|dose)\b",
+    re.IGNORECASE,
+)
+_COMMAND: Final = re.compile(
+    r"(?:tell|say|write|make|give|let|lets|pretend|play|show|help|explain|draw|sing|do|forget|ignore|"
+    r"be|act|translate|list|describe|answer|read|spell|teach|find|call|buy|order|rite|giv)\b",
+    re.IGNORECASE,
+)
+
+
+_ANSWERS: Final = re.compile(r"(?:ok|okay|no|nope|yes|yeah|and|but|then|lol|haha)\b", re.IGNORECASE)
+"""A message that goes on from something is said as it is: nothing stands before an answer."""
+
+
+def keep_case(old: str, new: str) -> str:
+    """Return ``new`` with the case of ``old``: all capitals, a first capital, or neither."""
+    if len(old) > 1 and old.isupper():
+        return new.upper()
+    return new[:1].upper() + new[1:] if old[:1].isupper() else new
+
+
+def swap_words(text: str, table: dict[str, str]) -> str:
+    """Return the text with whole words swapped in one pass; case and a plural's ``'s`` stay."""
+    if not table:
+        return text
+    pattern = word_pattern([*table, *(f"{word}'s" for word in table), *(f"{w}s" for w in table)])
+
+    def swapped(match: re.Match[str]) -> str:
+        found = match.group()
+        for ending in ("", "'s", "s"):
+            stem = found[: len(found) - len(ending)] if ending else found
+            if found.lower().endswith(ending) and stem.lower() in table:
+                return keep_case(stem, table[stem.lower()]) + found[len(stem) :]
+        return found
+
+    return pattern.sub(swapped, text)
+
+
+class Paraphraser:
+    """Composes new wordings from the tables.
+
+    Args:
+        wording: the tables; those that ship when absent.
+    """
+
+    def __init__(self, wording: Wording | None = None) -> None:
+        self.wording = wording or load_wording()
+        self._names = {name: group for group in self.wording.names for name in group}
+        self._relatives = {
+            word: key for key, words in self.wording.relatives.items() for word in words
+        }
+        self._name_pattern = word_pattern(
+            [*self._names, *(f"{name}s" for name in self._names), *(f"{n}'s" for n in self._names)]
+        )
+
+    def say(
+        self,
+        child: Sequence[str],
+        replies: Sequence[str],
+        *,
+        persona: Persona,
+        rng: random.Random,
+        tone: Tone,
+        keep_words: bool = False,
+    ) -> Wordings:
+        """Return one new wording of a row.
+
+        Args:
+            child: the child's turns, oldest first; the last one is the message.
+            replies: every reply that belongs to the row.
+            persona: who speaks.
+            rng: decides between what is possible.
+            tone: see `tone_of`.
+            keep_words: keep the spelling and phrases, since the message is about them.
+        """
+        moves: list[str] = []
+        table = self._swaps([*child, *replies], persona, rng, moves)
+        spoken = [swap_words(text, table) for text in child]
+        answered = tuple(swap_words(text, table) for text in replies)
+        if not keep_words:
+            spoken = [self._write(text, persona, rng, moves) for text in spoken]
+        if len(child) == 1 and not _ANSWERS.match(child[0]):
+            spoken[-1] = self._around(spoken[-1], child[-1], persona, rng, tone, moves)
+        return Wordings(tuple(spoken), answered, tuple(dict.fromkeys(moves)))
+
+    def _swaps(
+        self, texts: Sequence[str], persona: Persona, rng: random.Random, moves: list[str]
+    ) -> dict[str, str]:
+        """Return the words that are swapped in message and replies alike."""
+        whole = " \n ".join(texts)
+        words = set(re.findall(r"[a-z]+", whole.lower()))
+        table: dict[str, str] = {}
+        family = dict(persona.family)
+        for key, forms in self.wording.relatives.items():
+            present = [form for form in forms if form in words or f"{form}s" in words]
+            # Two of them in one row may be two people.
+            if len(present) == 1 and family[key] != present[0]:
+                table[present[0]] = family[key]
+                moves.append("relative")
+        other: Spelling = "american" if persona.spelling == "british" else "british"
+        pairs = zip(
+            self.wording.dialect[other], self.wording.dialect[persona.spelling], strict=True
+        )
+        for theirs, ours in pairs:
+            if theirs in words and theirs not in table and theirs not in self._relatives:
+                table[theirs] = ours
+                moves.append("dialect")
+        found = {match.group().lower() for match in self._name_pattern.finditer(whole)}
+        stems = {f if f in self._names else f.removesuffix("s").removesuffix("'") for f in found}
+        for name in sorted(stems):
+            free = [n for n in self._names[name] if n not in words and n not in table.values()]
+            if free:
+                table[name] = rng.choice(free)
+                moves.append("name")
+        return table
+
+    def _write(self, text: str, persona: Persona, rng: random.Random, moves: list[str]) -> str:
+        """Return the text in the persona's hand."""
+        plain = self.wording.misspelling.sub(
+            lambda m: keep_case(m.group(), self.wording.corrections[m.group().lower()]), text
+        )
+        swapped = 0
+
+        def phrase(match: re.Match[str]) -> str:
+            nonlocal swapped
+            if swapped == 2 or rng.random() < 0.4:
+                return match.group()
+            swapped += 1
+            return keep_case(
+                match.group(), rng.choice(self.wording.same_phrase(match.group().lower()))
+            )
+
+        spoken = self.wording.phrase.sub(phrase, plain)
+        if swapped:
+            moves.append("phrase")
+        moves.append(persona.style)
+        return _STYLES[persona.style](self.wording, spoken, rng)
+
+    def _around(
+        self,
+        text: str,
+        original: str,
+        persona: Persona,
+        rng: random.Random,
+        tone: Tone,
+        moves: list[str],
+    ) -> str:
+        """Return the message with what a child puts before and after it."""
+        careful = persona.style == "careful"
+        draw = rng.random()
+        if _WH.match(text) and tone == "question" and draw < 0.3:
+            text = rng.choice(self.wording.frames).format(_small(text))
+            moves.append("frame")
+        elif draw < 0.62:
+            opener = rng.choice(self.wording.openers[tone])
+            if not original.lower().startswith(opener.split()[0]):
+                mark = rng.choice([", ", ". ", "... "] if careful else [" ", " ", ", ", "... "])
+                text = opener + mark + (_small(text) if mark == ", " else text)
+                moves.append("opener")
+        if rng.random() < 0.28:
+            closer = rng.choice(self.wording.closers[tone])
+            if closer and closer.split()[-1] not in original.lower().split():
+                text = f"{text} {_large(closer)}." if careful else f"{text.rstrip('.!? ')} {closer}"
+                moves.append("closer")
+        if tone != "heavy" and rng.random() < 0.22:
+            lead = rng.choice(self.wording.lead_ins).format(interest=rng.choice(persona.interests))
+            lead = lead if careful or rng.random() < 0.5 else lead.rstrip(".!")
+            text = f"{lead} {text}"
+            moves.append("lead-in")
+        return _large(text) if careful else text
+
+
+def _large(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _small(text: str) -> str:
+    return text if re.match(r"I\b|[A-Z]{2}", text) else text[:1].lower() + text[1:]
+
+
+def _drop_marks(text: str) -> str:
+    return re.sub(r"\s{2,}", " ", re.sub(r"(?<=\w)'(?=\w)|[,;:!?\"]|\.(?!\d)", "", text)).strip()
+
+
+def _misspell(wording: Wording, text: str, level: str, share: float, rng: random.Random) -> str:
+    def spelled(match: re.Match[str]) -> str:
+        if rng.random() > share:
+            return match.group()
+        forms = wording.spelling[match.group().lower()][level]  # type: ignore[index]
+        return keep_case(match.group(), rng.choice(forms))
+
+    return wording.spelled[level].sub(spelled, text)  # type: ignore[index]
+
+
+def _lower(text: str) -> str:
+    """Return the text in lower case, except for words in capitals, which are meant."""
+    return re.sub(r"\b(?![A-Z]{3,}\b)\w+", lambda match: match.group().lower(), text)
+
+
+def _dictated(wording: Wording, text: str, rng: random.Random) -> str:
+    words = _drop_marks(text.lower())
+    return words if rng.random() < 0.6 else words.replace(" and ", " and um ", 1)
+
+
+def _early(wording: Wording, text: str, rng: random.Random) -> str:
+    return _drop_marks(_misspell(wording, text.lower(), "early", 0.65, rng))
+
+
+def _casual(wording: Wording, text: str, rng: random.Random) -> str:
+    out = _misspell(wording, _lower(text), "casual", 0.35, rng)
+    out = re.sub(r"(?<=\w)'(?=\w)", "", out)
+    return out.rstrip(".?! ") if rng.random() < 0.5 else out
+
+
+def _texting(wording: Wording, text: str, rng: random.Random) -> str:
+    out = _misspell(wording, _lower(text), "texting", 0.6, rng)
+    return re.sub(r"(?<=\w)'(?=\w)", "", out).rstrip(".?! ")
+
+
+def _careful(wording: Wording, text: str, rng: random.Random) -> str:
+    out = re.sub(r"\bi\b(?=[' ]|$)", "I", text.strip())
+    out = re.sub(r"(?:^|(?<=[.!?] ))[a-z]", lambda match: match.group().upper(), out)
+    if out[-1:] not in ".?!\"'":
+        out += "?" if _QUESTION.match(out) else "."
+    return out
+
+
+def _excited(wording: Wording, text: str, rng: random.Random) -> str:
+    out = _casual(wording, text, rng).rstrip(".?! ")
+    return out + rng.choice(
+        ["!!", "??", "!!!", "!"] if not _QUESTION.match(out) else ["??", "?!", "???"]
+    )
+
+
+_STYLES: Final[dict[str, Callable[[Wording, str, random.Random], str]]] = {
+    "dictated": _dictated,
+    "early": _early,
+    "casual": _casual,
+    "texting": _texting,
+    "careful": _careful,
+    "excited": _excited,
+}

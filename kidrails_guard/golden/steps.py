@@ -1,0 +1,285 @@
+"""The steps of the pipeline: plain functions from a row to a row, or to the reason for its end."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from kidrails_guard.golden.near import NEAR, NearIndex, clusters
+from kidrails_guard.golden.rows import Drop, Row, Step
+from kidrails_guard.golden.schema import MAX_TEXT, Split, Turn
+from kidrails_guard.golden.textform import fold, ngrams, normalise
+from kidrails_guard.policy import Policy
+from kidrails_guard.types import CASES, Hazard, Severity
+
+OVERLAP_WORDS: Final = 8
+"""A training text that shares so many words in a row with an evaluation set is left out.
+
+Source: Brown et al., "Language Models are Few-Shot Learners" (2020), appendix C, use 13 words on
+web pages; children's messages are shorter, so fewer are asked for.
+"""
+
+_SHORTEST: Final = 3
+"""Shorter messages ("yes", "knock knock") mean nothing without their context: never an overlap."""
+
+EVAL_DIGITS: Final = frozenset("0123")
+
+
+def normalise_row(row: Row) -> Row:
+    """Return the row with every text in its stored form."""
+    return replace(
+        row,
+        text=normalise(row.text),
+        golden=normalise(row.golden),
+        unsafe=normalise(row.unsafe),
+        conversation=tuple(
+            Turn(role=t.role, content=normalise(t.content)) for t in row.conversation
+        ),
+    )
+
+
+def check_size(row: Row) -> Row | Drop:
+    """Drop a row without text, or with more than any row has."""
+    for text in (row.text, row.golden, row.unsafe, *(t.content for t in row.conversation)):
+        if len(text) > MAX_TEXT:
+            return Drop("too long", f"{len(text):,} characters, accepted: {MAX_TEXT:,}")
+    empty = not row.text or (row.kind == "qa" and not (row.golden and row.unsafe))
+    return Drop("empty text") if empty else row
+
+
+def check_labels(policy: Policy) -> Step:
+    """Return a step that drops rows whose labels contradict each other or the policy."""
+
+    def step(row: Row) -> Row | Drop:
+        if (row.severity is Severity.NONE) != (row.hazards == (Hazard.BENIGN,)):
+            return Drop("severity does not fit the hazard", row.severity.label)
+        known = [case for hazard in row.hazards for case in CASES.get(hazard, ())]
+        if row.case and row.case not in known:
+            return Drop("case does not fit the hazard", row.case)
+        if row.kind == "qa" and row.band is not None and row.action is not None:
+            fitting = cases_for(row, policy)
+            if not fitting:
+                return Drop("action is not the policy's", row.action.label)
+            if row.case not in fitting:
+                if row.case:
+                    return Drop("case does not fit the action", row.case)
+                return replace(row, case=fitting[0] if len(fitting) == 1 else "")
+        return row
+
+    return step
+
+
+def cases_for(row: Row, policy: Policy) -> tuple[str, ...]:
+    """Return the cases under which the policy does what a question's row expects."""
+    assert row.band is not None
+    names = ("", *(case for hazard in row.hazards for case in CASES.get(hazard, ())))
+    fitting = [
+        case
+        for case in names
+        if max(
+            policy.action(h, row.severity, band=row.band, stage=row.stage, case=case)
+            for h in row.hazards
+        )
+        == row.action
+    ]
+    # Where a named case says it, no case says it too: the name is the fuller label.
+    named = tuple(case for case in fitting if case)
+    return named or tuple(fitting)
+
+
+def drop_copies() -> Step:
+    """Return a step that keeps the first of rows with one text in one context and one label."""
+    seen: set[tuple[str, str]] = set()
+
+    def step(row: Row) -> Row | Drop:
+        key = (fold(row.in_context), f"{row.label} {row.band if row.kind == 'qa' else ''}")
+        if key in seen:
+            return Drop("exact copy")
+        seen.add(key)
+        return row
+
+    return step
+
+
+def drop_near_copies(threshold: float = NEAR) -> Step:
+    """Return a step that keeps the first of rows that nearly copy each other and agree.
+
+    Rows that differ in their label stay, however alike their texts are ("i want to die", "i want to
+    dye my hair"): telling them apart is what they are for.
+    """
+    indexes: dict[str, NearIndex] = {}
+
+    def step(row: Row) -> Row | Drop:
+        label = f"{row.kind} {row.label} {row.band}"
+        if (index := indexes.get(label)) is None:
+            index = indexes[label] = NearIndex(threshold)
+        other = index.add_new(row.id, row.said if row.kind == "qa" else row.in_context)
+        return row if other is None else Drop("near-copy", str(other))
+
+    return step
+
+
+def drop_contradictions(rows: Sequence[Row]) -> Step:
+    """Return a step that drops texts which stand under two labels with the same context."""
+    labels: dict[str, set[str]] = {}
+    for row in rows:
+        key = f"{row.stage} {fold(row.in_context)}"
+        labels.setdefault(key, set()).add("+".join(row.hazards))
+
+    def step(row: Row) -> Row | Drop:
+        found = labels[f"{row.stage} {fold(row.in_context)}"]
+        if len(found) > 1 and row.kind == "text":
+            return Drop("one text, two labels", " and ".join(sorted(found)))
+        return row
+
+    return step
+
+
+class Overlap:
+    """Finds texts that share a run of words, or all of them, with an evaluation set.
+
+    Args:
+        words: length of the run.
+    """
+
+    def __init__(self, words: int = OVERLAP_WORDS) -> None:
+        self.words = words
+        self._runs: dict[int, str] = {}
+        self._whole: dict[str, str] = {}
+        self.sets: dict[str, int] = {}
+
+    def add(self, name: str, text: str) -> None:
+        """Add one text of the evaluation set ``name``."""
+        self.sets[name] = self.sets.get(name, 0) + 1
+        whole = fold(text)
+        if len(whole.split()) >= _SHORTEST:
+            self._whole.setdefault(whole, name)
+        for run in ngrams(text, words=self.words):
+            self._runs.setdefault(run, name)
+
+    def find(self, text: str) -> str | None:
+        """Return the set that a text overlaps with, or None."""
+        whole = self._whole.get(fold(text))
+        if whole is not None:
+            return whole
+        return next(
+            (
+                self._runs[run]
+                for run in sorted(ngrams(text, words=self.words))
+                if run in self._runs
+            ),
+            None,
+        )
+
+
+def decontaminate(overlap: Overlap) -> Step:
+    """Return a step that drops training rows which overlap with an evaluation set."""
+
+    def step(row: Row) -> Row | Drop:
+        if row.split == "eval":
+            return row
+        turns = [t.content for t in row.conversation if t.role == "user"]
+        for text in (row.text, *turns):
+            if (name := overlap.find(text)) is not None:
+                return Drop(f"overlaps with {name}")
+        return row
+
+    return step
+
+
+def rule_split(message: str) -> Split:
+    """Return where a golden row stands by itself: ``eval`` for a quarter, by its message's hash."""
+    digest = hashlib.sha256(message.encode("utf-8", "surrogatepass")).hexdigest()
+    return "eval" if digest[0] in EVAL_DIGITS else "train"
+
+
+def _siblings(rows: Sequence[Row]) -> list[list[Row]]:
+    """Return golden rows in groups: near-copies, and rows that share turns of a conversation."""
+    by_id = {row.id: row for row in rows}
+    groups = [list(map(str, group)) for group in clusters((r.id, r.said) for r in rows)]
+    parent = {member: group[0] for group in groups for member in group}
+    first_turn: dict[str, str] = {}
+    for row in rows:
+        for turn in row.conversation[:1]:
+            opening = fold(turn.content)
+            older = first_turn.setdefault(opening, parent[row.id])
+            mine = parent[row.id]
+            if older != mine:
+                parent = {k: older if v == mine else v for k, v in parent.items()}
+    merged: dict[str, list[Row]] = {}
+    for row in rows:
+        merged.setdefault(parent[row.id], []).append(by_id[row.id])
+    return list(merged.values())
+
+
+def _every_tenth(groups: Iterable[tuple[str, str]]) -> set[str]:
+    """Return a tenth of the groups, spread evenly over their strata.
+
+    Args:
+        groups: stratum and group.
+    """
+    ordered = sorted(groups, key=lambda g: (g[0], hashlib.sha256(g[1].encode()).hexdigest()))
+    return {group for _, group in ordered[4::10]}
+
+
+def split_golden(rows: Sequence[Row]) -> list[Row]:
+    """Return golden rows with group and split.
+
+    A row is ``eval`` when the SHA-256 of its message starts with 0, 1, 2 or 3. Near-copies and rows
+    of one conversation are a group, which stands where its first member does. A tenth of the other
+    groups, evenly over hazards and bands, is ``dev``.
+    """
+    groups = _siblings(rows)
+    held = {group[0].id for group in groups if rule_split(group[0].text) == "eval"}
+    strata = [
+        (f"{group[0].hazards[0]} {group[0].band}", group[0].id)
+        for group in groups
+        if group[0].id not in held
+    ]
+    dev = _every_tenth(strata)
+    placed: dict[str, tuple[str, Split]] = {}
+    for group in groups:
+        name = group[0].id
+        side: Split = "eval" if name in held else "dev" if name in dev else "train"
+        placed |= {row.id: (name, side) for row in group}
+    return [replace(row, group=placed[row.id][0], split=placed[row.id][1]) for row in rows]
+
+
+def split_texts(rows: Sequence[Row], golden: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """Return labelled texts with group and split, and those too near an evaluation row.
+
+    Args:
+        rows: labelled texts; they are ``train`` or ``dev``, never ``eval``.
+        golden: golden rows with group and split; a text that nearly copies one joins its group.
+
+    Returns:
+        The placed texts, and the texts that nearly copy an evaluation row.
+    """
+    index = NearIndex()
+    sides: Mapping[str, Row] = {row.id: row for row in golden}
+    for row in golden:
+        index.add(row.id, row.text)
+    joined: dict[str, Row] = {}
+    for row in rows:
+        near = [sides[str(key)] for key in index.find(row.text)]
+        if near:
+            joined[row.id] = min(near, key=lambda r: (r.split != "eval", r.id))
+    leaking = [row for row in rows if row.id in joined and joined[row.id].split == "eval"]
+    free = [row for row in rows if row.id not in joined]
+    groups = clusters(((row.id, row.in_context) for row in free), threshold=0.7)
+    names = {str(member): str(group[0]) for group in groups for member in group}
+    by_id = {row.id: row for row in free}
+    dev = _every_tenth(
+        (f"{by_id[name].stage} {by_id[name].hazards[0]}", name)
+        for name in sorted(set(names.values()))
+    )
+    out: list[Row] = []
+    for row in rows:
+        if row.id in names:
+            name = names[row.id]
+            out.append(replace(row, group=name, split="dev" if name in dev else "train"))
+        elif joined[row.id].split != "eval":
+            out.append(replace(row, group=joined[row.id].group, split=joined[row.id].split))
+    return out, leaking
