@@ -98,7 +98,8 @@ def draw_losses(record: TrainingRecord) -> bytes:
     axes.set_ylabel("loss (nats a token)")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    if axes.has_data():
+        axes.legend(frameon=False)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     sink = io.BytesIO()

@@ -230,17 +230,19 @@ def follow(
         progress: called with (step, steps, loss or None).
     """
     began = time.monotonic()
-    with log.open("ab") as sink:
-        sink.write((" ".join(command) + "\n").encode())
-        process = subprocess.Popen(
+    with (
+        log.open("ab") as sink,
+        subprocess.Popen(
             command,
             cwd=root,
             env=train_environ(offline=offline),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-        )
+        ) as process,
+    ):
         assert process.stdout is not None
+        sink.write((" ".join(command) + "\n").encode())
         try:
             rest = b""
             while piece := os.read(process.stdout.fileno(), 1 << 16):
@@ -251,7 +253,6 @@ def follow(
         except BaseException:
             # Whatever stops us stops the training too; its checkpoints stay.
             process.terminate()
-            process.wait()
             raise
     scale = 1 << 20 if sys.platform == "darwin" else 1 << 10
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // scale

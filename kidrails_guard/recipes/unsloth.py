@@ -51,7 +51,8 @@ def render_unsloth(recipe: Recipe, plan: Plan, *, selection_file: Path | None = 
 
 {about}
 
-Needs   {recipe.hardware.needs}; pip install unsloth kidrails-guard
+Needs   {recipe.hardware.needs}
+        pip install unsloth kidrails-guard
 Data    {recipe.data.made_by}
 Train   {command}
 Change  {command} --learning_rate 1e-5 --max_steps 10
@@ -83,8 +84,8 @@ def _arguments(recipe: Recipe, plan: Plan, selection_file: Path | None) -> dict[
         "trainable": plan.trainable,
         "lora": (recipe.lora.rank, recipe.lora.alpha) if recipe.lora else None,
         "template": None if template == "tokenizer_default" else f"templates/{template}.jinja",
-        "eos_token": recipe.chat.eos_token,
-        "pad_token": recipe.chat.pad_token,
+        "eos": recipe.chat.eos_token,
+        "pad": recipe.chat.pad_token,
         "data": recipe.data.train,
         "held_out": held,
         "sequence_len": recipe.sequence_len,

@@ -37,8 +37,8 @@ class UnslothJob:
         trainable: how many numbers are meant to be trained.
         lora: rank and alpha.
         template: a chat template below ``recipes/``; None keeps the tokenizer's.
-        eos_token: ends a turn; None keeps the tokenizer's.
-        pad_token: fills a batch; None keeps the tokenizer's.
+        eos: token that ends a turn; None keeps the tokenizer's.
+        pad: token that fills a batch; None keeps the tokenizer's.
         data: JSONL with ``messages``.
         held_out: another such file, or the share of the rows, from the end, that is not trained on.
         sequence_len: a longer row stops the run.
@@ -64,8 +64,8 @@ class UnslothJob:
     trainable: int
     lora: tuple[int, int] | None
     template: str | None
-    eos_token: str | None
-    pad_token: str | None
+    eos: str | None
+    pad: str | None
     data: str
     held_out: str | float
     sequence_len: int
@@ -294,7 +294,7 @@ def label(turns: Sequence[dict[str, str]], tokenizer: Any, job: UnslothJob) -> E
 
 def _set_tokens(tokenizer: Any, job: UnslothJob) -> None:
     vocabulary = tokenizer.get_vocab()
-    for key, token in (("eos_token", job.eos_token), ("pad_token", job.pad_token)):
+    for key, token in (("eos_token", job.eos), ("pad_token", job.pad)):
         if token is None:
             continue
         if token not in vocabulary:

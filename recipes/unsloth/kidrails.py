@@ -4,7 +4,8 @@ The main recipe: supervised fine-tuning of the base model on the golden conversa
 half of the layers with the clearest signal is trained, so that the model keeps what it knows and
 learns how to talk with a child. All other tensors stay bit for bit.
 
-Needs   One GPU with 80 GB (A100, H100); pip install unsloth kidrails-guard
+Needs   One GPU with 80 GB (A100, H100)
+        pip install unsloth kidrails-guard
 Data    kidrails data build
 Train   python recipes/unsloth/kidrails.py
 Change  python recipes/unsloth/kidrails.py --learning_rate 1e-5 --max_steps 10
@@ -22,8 +23,8 @@ JOB = UnslothJob(
     trainable=3_489_660_928,
     lora=None,
     template="templates/llama3.jinja",
-    eos_token="<|eot_id|>",
-    pad_token="<|finetune_right_pad_id|>",
+    eos="<|eot_id|>",
+    pad="<|finetune_right_pad_id|>",
     data="build/data/sft.jsonl",
     held_out=0.02,
     sequence_len=2048,

@@ -3,7 +3,8 @@
 The LoRA recipe on a base that is held in four bits: for one GPU of a gaming computer. The
 adapters are trained in bf16; merging them gives back a bf16 model.
 
-Needs   One GPU with 12 to 16 GB (RTX 4070 Ti, T4 is too old for bf16); pip install unsloth kidrails-guard
+Needs   One GPU with 12 to 16 GB (RTX 4070 Ti, T4 is too old for bf16)
+        pip install unsloth kidrails-guard
 Data    kidrails data build
 Train   python recipes/unsloth/kidrails_qlora.py
 Change  python recipes/unsloth/kidrails_qlora.py --learning_rate 1e-5 --max_steps 10
@@ -21,8 +22,8 @@ JOB = UnslothJob(
     trainable=41_943_040,
     lora=(16, 32),
     template="templates/llama3.jinja",
-    eos_token="<|eot_id|>",
-    pad_token="<|finetune_right_pad_id|>",
+    eos="<|eot_id|>",
+    pad="<|finetune_right_pad_id|>",
     data="build/data/sft.jsonl",
     held_out=0.02,
     sequence_len=2048,

@@ -3,7 +3,8 @@
 The main recipe, to its end, on a laptop: a small Llama, the same method and data, no GPU. What it
 makes is good for trying the whole way, not for a child. `make train-small` runs it all.
 
-Needs   A CPU with 4 GB of free memory; pip install unsloth kidrails-guard
+Needs   A CPU with 4 GB of free memory
+        pip install unsloth kidrails-guard
 Data    kidrails data build
 Train   python recipes/unsloth/kidrails_small.py
 Change  python recipes/unsloth/kidrails_small.py --learning_rate 1e-5 --max_steps 10
@@ -21,8 +22,8 @@ JOB = UnslothJob(
     trainable=53_084_160,
     lora=None,
     template=None,
-    eos_token="<|im_end|>",
-    pad_token="<|im_end|>",
+    eos="<|im_end|>",
+    pad="<|im_end|>",
     data="build/data/sft.jsonl",
     held_out=0.02,
     sequence_len=512,

@@ -3,14 +3,19 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from kidrails_guard.errors import RecipeError
 from kidrails_guard.recipes.patterns import compile_pattern, match_patterns
 
-NAMES = tuple(
-    f"model.layers.{i}.{kind}.weight"
-    for i in range(13)
-    for kind in ("mlp.down_proj", "self_attn.q_proj")
-) + ("model.embed_tokens.weight", "lm_head.weight")
+NAMES = (
+    *(
+        f"model.layers.{i}.{kind}.weight"
+        for i in range(13)
+        for kind in ("mlp.down_proj", "self_attn.q_proj")
+    ),
+    "model.embed_tokens.weight",
+    "lm_head.weight",
+)
 
 
 def test_an_anchored_name_matches_itself_alone() -> None:

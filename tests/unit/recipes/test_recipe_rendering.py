@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from kidrails_guard.content import content_path
 from kidrails_guard.errors import RecipeError, ScanError
 from kidrails_guard.recipes.axolotl import axolotl_config, launch_command

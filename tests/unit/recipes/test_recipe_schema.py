@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from kidrails_guard.errors import RecipeError
 from kidrails_guard.recipes.library import (
     load_recipe,
