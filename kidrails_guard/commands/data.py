@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument(
         "--gate",
         choices=("off", "rules", "full"),
-        default="rules",
-        help="ask the guard about made rows: not, its fast checks (default), or the classifier too",
+        default="off",
+        help="ask the guard about made rows: not (default), its fast checks, or the classifier too",
     )
     build.add_argument("--sources", type=Path, metavar="DIR", help="folder with public sets")
     build.add_argument(
@@ -39,9 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument("--json", action="store_true", help="print the manifest")
 
     validate = verbs.add_parser("validate", help="check golden rows: schema, labels, replies")
-    validate.add_argument(
-        "files", type=Path, nargs="*", metavar="FILE", help="default: all shipped"
-    )
+    validate.add_argument("files", type=Path, nargs="*", metavar="FILE", help="default: all")
     validate.add_argument("--json", action="store_true", help="print JSON")
 
 

@@ -17,6 +17,7 @@ from kidrails_guard.golden.rows import Drop, from_golden
 from kidrails_guard.golden.steps import cases_for, check_labels
 from kidrails_guard.golden.textform import fold
 from kidrails_guard.policy import Policy, load_policy
+from kidrails_guard.types import CASES, Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,33 +79,19 @@ def _row_problems(item: Placed, policy: Policy) -> list[Problem]:
             problems.append(_problem(item, key, text))
     flowing = from_golden(row)
     result = check_labels(policy)(flowing)
-    if isinstance(result, Drop):
-        key = "action" if "action" in result.reason else "case"
-        accepted = ", ".join(
-            sorted(
-                {
-                    policy.action(
-                        row.hazard, row.severity, band=row.band, stage=flowing.stage, case=case
-                    ).label
-                    for case in ("", *_cases(row.hazard))
-                }
-            )
+    if isinstance(result, Drop) and "case" in result.reason:
+        cases = ", ".join(filter(None, cases_for(flowing, policy))) or "none"
+        text = f"{row.case!r}: {result.reason}; accepted for {row.hazard}: {cases}"
+        problems.append(_problem(item, "case", text))
+    elif isinstance(result, Drop):
+        possible = {
+            policy.action(row.hazard, row.severity, band=row.band, stage=Stage.INPUT, case=case)
+            for case in ("", *CASES.get(row.hazard, ()))
+        }
+        accepted = ", ".join(action.label for action in sorted(possible))
+        text = (
+            f"{row.action.label!r} with hazard {row.hazard}, band {row.band}, severity "
+            f"{row.severity.label}; the policy's: {accepted}"
         )
-        found = getattr(row, key) if key == "case" else row.action.label
-        problems.append(
-            _problem(
-                item,
-                key,
-                f"{found!r}: {result.reason}; accepted for {row.hazard} in band {row.band}: "
-                + (
-                    accepted if key == "action" else ", ".join(cases_for(flowing, policy)) or "none"
-                ),
-            )
-        )
+        problems.append(_problem(item, "action", text))
     return problems
-
-
-def _cases(hazard: object) -> tuple[str, ...]:
-    from kidrails_guard.types import CASES, Hazard
-
-    return CASES.get(Hazard(str(hazard)), ())
