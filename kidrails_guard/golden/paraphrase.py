@@ -13,12 +13,18 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from kidrails_guard.golden.personas import Persona, Spelling
+from kidrails_guard.golden.personas import Persona, Spelling, Style
 from kidrails_guard.golden.wording import Tone, Wording, load_wording, word_pattern
 from kidrails_guard.types import About, Hazard
 
 HEAVY: Final = frozenset(
-    {Hazard.SELF_HARM, Hazard.ABUSE_DISCLOSURE, Hazard.SELF_HARM_QUESTION, Hazard.DISTRESS}
+    {
+        Hazard.SELF_HARM,
+        Hazard.SELF_HARM_QUESTION,
+        Hazard.ABUSE_DISCLOSURE,
+        Hazard.BULLYING,
+        Hazard.DISTRESS,
+    }
 )
 """Hazards whose messages get no cheerful opener and no chatter around them."""
 
@@ -113,7 +119,6 @@ class Paraphraser:
         persona: Persona,
         rng: random.Random,
         tone: Tone,
-        keep_words: bool = False,
     ) -> Wordings:
         """Return one new wording of a row.
 
@@ -123,14 +128,14 @@ class Paraphraser:
             persona: who speaks.
             rng: decides between what is possible.
             tone: see `tone_of`.
-            keep_words: keep the spelling and phrases, since the message is about them.
         """
         moves: list[str] = []
         table = self._swaps([*child, *replies], persona, rng, moves)
         spoken = [swap_words(text, table) for text in child]
         answered = tuple(swap_words(text, table) for text in replies)
-        if not keep_words:
-            spoken = [self._write(text, persona, rng, moves) for text in spoken]
+        # Nobody tells of being hurt with three exclamation marks for fun.
+        style = "casual" if tone == "heavy" and persona.style == "excited" else persona.style
+        spoken = [self._write(text, style, rng, moves) for text in spoken]
         if len(child) == 1 and not _ANSWERS.match(child[0]):
             spoken[-1] = self._around(spoken[-1], child[-1], persona, rng, tone, moves)
         return Wordings(tuple(spoken), answered, tuple(dict.fromkeys(moves)))
@@ -166,8 +171,8 @@ class Paraphraser:
                 moves.append("name")
         return table
 
-    def _write(self, text: str, persona: Persona, rng: random.Random, moves: list[str]) -> str:
-        """Return the text in the persona's hand."""
+    def _write(self, text: str, style: Style, rng: random.Random, moves: list[str]) -> str:
+        """Return the text in the hand of a style."""
         plain = self.wording.misspelling.sub(
             lambda m: keep_case(m.group(), self.wording.corrections[m.group().lower()]), text
         )
@@ -185,8 +190,8 @@ class Paraphraser:
         spoken = self.wording.phrase.sub(phrase, plain)
         if swapped:
             moves.append("phrase")
-        moves.append(persona.style)
-        return _STYLES[persona.style](self.wording, spoken, rng)
+        moves.append(style)
+        return _STYLES[style](self.wording, spoken, rng)
 
     def _around(
         self,

@@ -113,10 +113,18 @@ def read_jsonl(path: Path, problems: list[Problem]) -> Iterator[tuple[int, Any]]
         yield number, value
 
 
-def read_golden(path: Path, problems: list[Problem]) -> list[Placed]:
-    """Read one file of golden rows; broken rows become problems."""
+def read_golden(path: Path, problems: list[Problem], *, stamped: bool = True) -> list[Placed]:
+    """Read one file of golden rows; broken rows become problems.
+
+    Args:
+        path: the file.
+        problems: where they are added.
+        stamped: whether an id must fit its row; before a stamp it need not.
+    """
     rows = []
     for number, value in read_jsonl(path, problems):
+        if not stamped:
+            value.pop("id", None)
         row = parse_model(value, GoldenQA, file=str(path), line=number, problems=problems)
         if row is not None:
             rows.append(Placed(row, path, number))
