@@ -1,0 +1,105 @@
+"""How the model's reply behaves: secrecy, personhood, urging to stay, leaked tokens, … (output)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import re2
+
+from kidrails_guard.checks.lexicon import Matcher, load_lexicon, load_sets
+from kidrails_guard.content import content_path
+from kidrails_guard.plain import plain_words
+from kidrails_guard.policy import Policy
+from kidrails_guard.types import AgeBand, Conversation, Finding, Hazard, Severity, Stage
+
+CONDUCT_RULES: Final = "data/lexicons/conduct.yaml"
+
+HAZARD_OF: Final[dict[str, Hazard]] = {
+    "asks_personal_data": Hazard.PERSONAL_DATA,
+    "secrecy": Hazard.DEPENDENCY,
+    "personhood": Hazard.DEPENDENCY,
+    "stay": Hazard.DEPENDENCY,
+    "flattery": Hazard.DEPENDENCY,
+    "against_grown_ups": Hazard.DEPENDENCY,
+    "template": Hazard.BENIGN,
+    "other_speaker": Hazard.BENIGN,
+}
+"""Which hazard stands behind a kind of conduct, for counting."""
+
+TEMPLATE: Final = re2.compile(
+    r"<\|[A-Za-z_0-9 ]{1,40}\|?>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>|</?think>"
+    r"|<(?:bos|eos|pad|unk)>|\[(?:PAD|CLS|SEP|MASK)\]|(?i:^|\n)\s*#{2,4} ?(?:Instruction|Response"
+    r"|Human|Assistant|System|User|Input|Output)\s*:|<\x{ff5c}[^>\n]{1,40}\x{ff5c}>"
+    r"|\{\{ ?[A-Za-z_. ]{1,40} ?\}\}"
+)
+"""Tokens of chat templates, which a reply never holds."""
+
+OTHER_SPEAKER: Final = re2.compile(
+    r"(?i)(?:^|\n)[ \t*_]{0,4}(?:user|human|child|kid|student|assistant|ai|bot|chatbot|system|kidrails"
+    r"|question|q)(?: ?\([^)\n]{0,20}\))?[*_]{0,2}:[ \t*_]"
+)
+"""A line that begins as another speaker's turn."""
+
+_QUOTED: Final = re.compile(
+    r"\"[^\"\n]{0,400}\"|\u201c[^\u201d\n]{0,400}\u201d|\u201e[^\u201c\n]{0,400}\u201c"
+)
+
+
+class ConductCheck:
+    """Finds how a reply behaves.
+
+    Args:
+        matcher: the patterns of ``data/lexicons/conduct.yaml``.
+    """
+
+    name = "conduct"
+    stages = frozenset({Stage.OUTPUT})
+
+    def __init__(self, matcher: Matcher) -> None:
+        self._matcher = matcher
+
+    async def __call__(
+        self, conversation: Conversation, text: str, band: AgeBand, stage: Stage
+    ) -> Sequence[Finding]:
+        """Return one finding for each kind of conduct."""
+        return self.find(text)
+
+    def find(self, text: str) -> list[Finding]:
+        """Return one finding for each kind of conduct that a reply shows."""
+        found = []
+        for pattern, case in ((TEMPLATE, "template"), (OTHER_SPEAKER, "other_speaker")):
+            match = pattern.search(text)
+            if match is not None:
+                found.append(
+                    self._finding(case, Severity.MODERATE, match.span(), f"conduct.{case}")
+                )
+        # What stands in quotes keeps its length, so that spans still fit.
+        spoken = _QUOTED.sub(lambda match: '"' + " " * (len(match[0]) - 2) + '"', text)
+        plain = plain_words(spoken)
+        for rule, span in self._matcher.find(plain.text):
+            found.append(
+                self._finding(
+                    rule.case, rule.severity, plain.span(*span), f"conduct.{rule.name[4:]}"
+                )
+            )
+        return found
+
+    def _finding(
+        self, case: str, severity: Severity, span: tuple[int, int] | None, note: str
+    ) -> Finding:
+        return Finding(self.name, HAZARD_OF[case], severity, span=span, note=note, case=case)
+
+
+@cache
+def _matcher(path: Path | None = None) -> Matcher:
+    lexicon = load_lexicon(path or content_path(CONDUCT_RULES))
+    return Matcher([lexicon], load_sets(), Stage.OUTPUT)
+
+
+def build(policy: Policy) -> ConductCheck:
+    """Return the check for a policy."""
+    return ConductCheck(_matcher())

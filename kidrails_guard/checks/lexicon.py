@@ -1,0 +1,340 @@
+"""Rules: words and patterns per hazard, with exceptions in context (``data/lexicons/*.yaml``).
+
+Rules are for what must never be missed and for explaining; they are not the classifier. All
+patterns run in linear time: words in one Aho-Corasick automaton, patterns in one RE2 set.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import ahocorasick
+import re2
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from kidrails_guard.content import content_path
+from kidrails_guard.errors import PolicyError
+from kidrails_guard.plain import plain_words
+from kidrails_guard.policy import Policy, describe_error, read_yaml
+from kidrails_guard.types import (
+    CASES,
+    CONDUCT,
+    About,
+    AgeBand,
+    Conversation,
+    Finding,
+    Hazard,
+    Severity,
+    Stage,
+)
+
+LEXICONS: Final = "data/lexicons"
+SETS: Final = "sets.yaml"
+
+_MACRO: Final = re.compile(r"\{([a-z_][a-z_0-9]*)\}")
+_AROUND_BAR: Final = re.compile(r"\s*\|\s*")
+_BYTES: Final = 64 << 20
+"""Memory that RE2 may use for the automaton of all patterns."""
+
+
+class Rule(BaseModel):
+    """One thing to find.
+
+    Attributes:
+        id: stands in the finding's note as ``K01.id``, and in explanations.
+        why: what the rule finds, in words for a grown-up.
+        any: patterns (RE2) over plain words; ``{name}`` stands for a set of words.
+        words: exact words or phrases, for long lists.
+        rot13: words that are stored in ROT13, so that nobody reads slurs by accident.
+        unless: a match that one of these overlaps does not count: "kill the ender dragon".
+        unless_anywhere: no match counts where one of these stands anywhere: "in minecraft".
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str = Field(pattern=r"^[a-z0-9_]+$")
+    why: str = Field(min_length=1)
+    severity: str = "moderate"
+    about: About = About.SELF
+    case: str = ""
+    stages: tuple[Stage, ...] = (Stage.INPUT,)
+    any: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    rot13: tuple[str, ...] = ()
+    unless: tuple[str, ...] = ()
+    unless_anywhere: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _complete(self) -> Rule:
+        if not (self.any or self.words or self.rot13):
+            raise ValueError(f"{self.id}: has neither `any` nor `words` nor `rot13`")
+        Severity.parse(self.severity)
+        return self
+
+
+class Lexicon(BaseModel):
+    """All rules of one hazard: one file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    hazard: Hazard
+    rules: tuple[Rule, ...]
+    unless: tuple[str, ...] = ()
+    unless_anywhere: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _complete(self) -> Lexicon:
+        names = [rule.id for rule in self.rules]
+        for rule in self.rules:
+            if names.count(rule.id) > 1:
+                raise ValueError(f"rules.{rule.id}: stands there twice")
+            cases = CONDUCT if self.hazard is Hazard.BENIGN else CASES.get(self.hazard, ())
+            if rule.case and rule.case not in cases:
+                accepted = ", ".join(cases) or "none for this hazard"
+                raise ValueError(f"rules.{rule.id}.case: {rule.case!r}; accepted: {accepted}")
+        return self
+
+
+def load_lexicon(path: Path) -> Lexicon:
+    """Load one file of rules.
+
+    Raises:
+        PolicyError: the file is not a lexicon; names the file and key.
+    """
+    try:
+        return Lexicon.model_validate(read_yaml(path))
+    except ValidationError as error:
+        lines = [describe_error(d, Lexicon) for d in error.errors(include_url=False)]
+        raise PolicyError("\n".join(f"{path}: {line}" for line in lines)) from None
+
+
+def load_lexicons(folder: Path | None = None) -> tuple[Lexicon, ...]:
+    """Load every ``K*.yaml`` of a folder.
+
+    Raises:
+        PolicyError: a file is not a lexicon; names the file and key.
+    """
+    found = [
+        load_lexicon(path) for path in sorted((folder or content_path(LEXICONS)).glob("K*.yaml"))
+    ]
+    if not found:
+        raise PolicyError(f"{folder}: no lexicons (K*.yaml) there; without rules nothing is found")
+    return tuple(found)
+
+
+def load_sets(folder: Path | None = None) -> dict[str, str]:
+    """Return the named sets of words as regular expressions, nested names resolved.
+
+    Raises:
+        PolicyError: a set names another that is not defined before it.
+    """
+    path = (folder or content_path(LEXICONS)) / SETS
+    sets: dict[str, str] = {}
+    for name, pattern in read_yaml(path).items():
+        joined = _AROUND_BAR.sub("|", str(pattern))
+        sets[name] = f"({expand(joined, sets, str(path))})"
+    return sets
+
+
+def expand(pattern: str, sets: Mapping[str, str], source: str) -> str:
+    """Return a pattern with every ``{name}`` replaced by its set.
+
+    Raises:
+        PolicyError: no such set.
+    """
+
+    def replace(match: re.Match[str]) -> str:
+        if match[1] not in sets:
+            raise PolicyError(f"{source}: {{{match[1]}}} is no set; accepted: {', '.join(sets)}")
+        return sets[match[1]]
+
+    return _MACRO.sub(replace, pattern)
+
+
+class _Compiled:
+    """One rule, ready to be looked for."""
+
+    __slots__ = ("about", "anywhere", "case", "hazard", "name", "patterns", "severity", "unless")
+
+    def __init__(self, lexicon: Lexicon, rule: Rule, sets: Mapping[str, str]) -> None:
+        self.name = f"{lexicon.hazard}.{rule.id}"
+        self.hazard, self.about, self.case = lexicon.hazard, rule.about, rule.case
+        self.severity = Severity.parse(rule.severity)
+        self.patterns: list[Any] = []
+        self.unless = _alternatives((*rule.unless, *lexicon.unless), sets, self.name)
+        self.anywhere = _alternatives(
+            (*rule.unless_anywhere, *lexicon.unless_anywhere), sets, self.name
+        )
+
+    def holds(self, text: str, spans: Iterable[tuple[int, int]]) -> tuple[int, int] | None:
+        """Return the first span that no exception covers."""
+        if self.anywhere is not None and self.anywhere.search(text):
+            return None
+        benign = [m.span() for m in self.unless.finditer(text)] if self.unless is not None else []
+        for start, end in spans:
+            if not any(a < end and start < b for a, b in benign):
+                return start, end
+        return None
+
+
+def _options() -> Any:
+    options = re2.Options()
+    options.max_mem = _BYTES
+    options.log_errors = False
+    options.never_capture = True
+    return options
+
+
+def _compile(pattern: str, source: str) -> Any:
+    try:
+        return re2.compile(pattern, _options())
+    except re2.error as error:
+        raise PolicyError(
+            f"{source}: {pattern!r} is not a pattern that RE2 knows: {error}"
+        ) from None
+
+
+def _bounded(pattern: str) -> str:
+    return rf"\b({pattern})\b"
+
+
+def _alternatives(patterns: Sequence[str], sets: Mapping[str, str], source: str) -> Any:
+    if not patterns:
+        return None
+    return _compile("|".join(_bounded(expand(p, sets, source)) for p in patterns), source)
+
+
+class Matcher:
+    """Finds rules of one stage in a text of plain words.
+
+    Args:
+        lexicons: the rules.
+        sets: named sets of words for the patterns.
+        stage: whose words are looked at.
+    """
+
+    def __init__(self, lexicons: Iterable[Lexicon], sets: Mapping[str, str], stage: Stage) -> None:
+        self._set = re2.Set.SearchSet(_options())
+        self._by_pattern: list[tuple[_Compiled, Any]] = []
+        self._words = ahocorasick.Automaton()
+        listed: dict[str, list[_Compiled]] = {}
+        for lexicon in lexicons:
+            for rule in lexicon.rules:
+                if stage not in rule.stages:
+                    continue
+                compiled = _Compiled(lexicon, rule, sets)
+                for pattern in rule.any:
+                    whole = _bounded(expand(pattern, sets, compiled.name))
+                    self._by_pattern.append((compiled, _compile(whole, compiled.name)))
+                    self._set.Add(whole)
+                hidden = (codecs.decode(word, "rot13") for word in rule.rot13)
+                for word in (*rule.words, *hidden):
+                    listed.setdefault(f" {word} ", []).append(compiled)
+        for word, rules in listed.items():
+            self._words.add_word(word, (len(word), tuple(rules)))
+        self._has_words = bool(listed)
+        if self._has_words:
+            self._words.make_automaton()
+        if self._by_pattern:
+            self._set.Compile()
+
+    def find(self, text: str) -> Iterator[tuple[_Compiled, tuple[int, int]]]:
+        """Yield each rule that holds, once, with the span of its first match."""
+        spans: dict[int, tuple[_Compiled, list[tuple[int, int]]]] = {}
+        if self._by_pattern:
+            for index in self._set.Match(text) or ():
+                rule, pattern = self._by_pattern[index]
+                spans.setdefault(id(rule), (rule, []))[1].extend(
+                    m.span() for m in pattern.finditer(text)
+                )
+        if self._has_words:
+            for end, (length, rules) in self._words.iter(text):
+                for rule in rules:
+                    spans.setdefault(id(rule), (rule, []))[1].append((end - length + 2, end))
+        for rule, found in spans.values():
+            span = rule.holds(text, sorted(found))
+            if span is not None:
+                yield rule, span
+
+
+@cache
+def _matchers() -> dict[Stage, Matcher]:
+    lexicons, sets = load_lexicons(), load_sets()
+    return {stage: Matcher(lexicons, sets, stage) for stage in Stage}
+
+
+@cache
+def rule_reasons() -> dict[str, str]:
+    """Return each rule's name (``K01.wish_to_die``) with its reason, for explanations."""
+    return {
+        f"{lexicon.hazard}.{rule.id}": rule.why
+        for lexicon in load_lexicons()
+        for rule in lexicon.rules
+    }
+
+
+class LexiconCheck:
+    """Finds what the rules name.
+
+    Args:
+        matchers: one for each stage.
+        skip: hazards that are left out.
+    """
+
+    name = "lexicon"
+    stages = frozenset(Stage)
+
+    def __init__(
+        self, matchers: Mapping[Stage, Matcher], *, skip: frozenset[Hazard] = frozenset()
+    ) -> None:
+        self._matchers, self._skip = matchers, skip
+
+    async def __call__(
+        self, conversation: Conversation, text: str, band: AgeBand, stage: Stage
+    ) -> Sequence[Finding]:
+        """Return one finding for each rule that holds."""
+        return self.find(text, stage)
+
+    def find(self, text: str, stage: Stage) -> list[Finding]:
+        """Return one finding for each rule that holds in a text."""
+        plain = plain_words(text)
+        return [
+            Finding(
+                check=self.name,
+                hazard=rule.hazard,
+                severity=rule.severity,
+                span=plain.span(*span),
+                note=rule.name,
+                about=rule.about,
+                case=rule.case,
+            )
+            for rule, span in self._matchers[stage].find(plain.text)
+            if rule.hazard not in self._skip
+        ]
+
+
+def build(policy: Policy, *, folder: str | None = None, skip: Sequence[str] = ()) -> LexiconCheck:
+    """Return the check for a policy.
+
+    Args:
+        policy: the policy (rules are the same for all).
+        folder: another folder with ``K*.yaml`` and ``sets.yaml``.
+        skip: hazards whose rules are left out.
+
+    Raises:
+        PolicyError: a lexicon is wrong, or a hazard is unknown.
+    """
+    unknown = sorted(set(skip) - {str(h) for h in Hazard})
+    if unknown:
+        raise PolicyError(f"checks.lexicon.options.skip: {', '.join(unknown)} is no hazard")
+    if folder is None:
+        matchers = _matchers()
+    else:
+        lexicons, sets = load_lexicons(Path(folder)), load_sets(Path(folder))
+        matchers = {stage: Matcher(lexicons, sets, stage) for stage in Stage}
+    return LexiconCheck(matchers, skip=frozenset(map(Hazard, skip)))
