@@ -16,6 +16,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
+#: Set by the starter for a server of our own. Run by hand, with /dev/null as standard input say,
+#: it must not end at once.
+LEASH: Final = "KIDRAILS_LEASH"
 _GRACE_S: Final = 5.0
 
 

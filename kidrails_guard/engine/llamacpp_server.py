@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -34,12 +33,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     import xllamacpp
 
-    from kidrails_guard.engine.leash import exit_with_parent
+    from kidrails_guard.engine.leash import LEASH, exit_with_parent
 
     # Blocked in every thread, llama.cpp's included, and fetched below: nothing is interrupted.
     ends = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
-    if not sys.stdin.isatty():
+    if os.environ.get(LEASH):
         exit_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
     try:
         server = xllamacpp.Server(parameters(xllamacpp, args))

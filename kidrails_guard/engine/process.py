@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from typing import Final, TextIO
 
 from kidrails_guard.engine.base import EnginePlan, Phase, Progress, url_host
+from kidrails_guard.engine.leash import LEASH
 from kidrails_guard.engine.ports import require_free_port
 from kidrails_guard.errors import EngineError
 
@@ -106,7 +107,7 @@ class ServerProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **self._environment},
+                env={**os.environ, LEASH: "1", **self._environment},
                 start_new_session=True,
             )
         except OSError as error:

@@ -18,9 +18,10 @@ import numpy as np
 import openai
 import psutil
 import pytest
+from safetensors.numpy import save_file
 from tiny_checkpoint import tiny_weights, write_tiny
 
-from kidrails_guard.engine.adapter import extract_delta
+from kidrails_guard.engine.adapter import convert_adapter, extract_delta
 from kidrails_guard.engine.launch import EngineOptions, plan_engine
 from kidrails_guard.engine.models import DEFAULT_NAME, default_gguf
 from kidrails_guard.engine.process import EngineProcess
@@ -246,25 +247,64 @@ def likelihoods(file: Path, *, adapter: Path | None = None) -> dict[int, float]:
         process.stop()
 
 
-def test_base_and_adapter_together_speak_as_the_tuned_model(tmp_path: Path) -> None:
-    """A change of rank 3 in a query and a feed-forward matrix, as adapter and merged."""
-    rng, weights = np.random.default_rng(3), tiny_weights()
-    for name in ("model.layers.0.self_attn.q_proj.weight", "model.layers.1.mlp.down_proj.weight"):
+@pytest.fixture(scope="module")
+def changed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[np.ndarray]]]:
+    """A folder with ``base`` and ``tuned`` as checkpoint and GGUF, and the factors between them."""
+    work, rng, weights = (
+        tmp_path_factory.mktemp("changed"),
+        np.random.default_rng(3),
+        tiny_weights(),
+    )
+    factors = {}
+    for name in (QUERY, DOWN):
         rows, columns = weights[name].shape
-        change = rng.normal(size=(rows, 3)) @ rng.normal(size=(3, columns))
-        weights[name] = (weights[name] + 0.2 * change).astype(np.float32)
-    base, tuned = write_tiny(tmp_path / "base"), write_tiny(tmp_path / "tuned", weights=weights)
-    for folder in (base, tuned):
-        convert_checkpoint(folder, tmp_path / f"{folder.name}.gguf", weight_type="f32")
-    extract_delta(tuned, base, tmp_path / "delta.gguf", rank=3, weight_type="f32")
-    plain = likelihoods(tmp_path / "base.gguf")
-    wanted = likelihoods(tmp_path / "tuned.gguf")
-    found = likelihoods(tmp_path / "base.gguf", adapter=tmp_path / "delta.gguf")
+        up, down = rng.normal(size=(rows, 3)), rng.normal(size=(3, columns))
+        factors[name] = [up.astype(np.float32), down.astype(np.float32)]
+        weights[name] = (weights[name] + 0.2 * up @ down).astype(np.float32)
+    for name, values in (("base", None), ("tuned", weights)):
+        folder = write_tiny(work / name, weights=values)
+        convert_checkpoint(folder, work / f"{name}.gguf", weight_type="f32")
+    return work, factors
+
+
+QUERY = "model.layers.0.self_attn.q_proj.weight"
+DOWN = "model.layers.1.mlp.down_proj.weight"
+
+
+@pytest.mark.parametrize("kind", ["delta f32", "delta q8_0", "trained"])
+def test_base_and_adapter_together_speak_as_the_tuned_model(
+    changed: tuple[Path, dict[str, list[np.ndarray]]], kind: str
+) -> None:
+    work, factors = changed
+    adapter = work / f"{kind.replace(' ', '-')}.gguf"
+    if kind == "trained":  # as peft saves it: the factor 0.2 is alpha / r = 0.6 / 3
+        folder = work / "lora"
+        folder.mkdir()
+        save_file(
+            {
+                f"base_model.model.{name.removesuffix('.weight')}.lora_{letter}.weight": values
+                for name, (up, down) in factors.items()
+                for letter, values in (("A", down), ("B", up))
+            },
+            folder / "adapter_model.safetensors",
+        )
+        settings = {"peft_type": "LORA", "r": 3, "lora_alpha": 0.6}
+        (folder / "adapter_config.json").write_text(json.dumps(settings))
+        convert_adapter(folder, work / "base", adapter)
+    else:
+        rank = 32 if kind.endswith("q8_0") else 3
+        extract_delta(
+            work / "tuned", work / "base", adapter, rank=rank, weight_type=kind.split()[1]
+        )
+    plain = likelihoods(work / "base.gguf")
+    wanted = likelihoods(work / "tuned.gguf")
+    found = likelihoods(work / "base.gguf", adapter=adapter)
     common = sorted(wanted.keys() & found.keys())
-    assert len(common) >= 39
-    assert [found[t] for t in common] == pytest.approx([wanted[t] for t in common], abs=0.01)
+    near = 0.15 if kind.endswith("q8_0") else 0.01
+    assert len(common) >= 38
+    assert [found[t] for t in common] == pytest.approx([wanted[t] for t in common], abs=near)
     both = sorted(wanted.keys() & plain.keys())
-    assert max(abs(plain[t] - wanted[t]) for t in both) > 0.1
+    assert max(abs(plain[t] - wanted[t]) for t in both) > 0.5
 
 
 @pytest.mark.parametrize("damage", ["cut", "adapter of nothing"])
