@@ -1,0 +1,127 @@
+"""`kidrails demo`: the chat page in front of a running guard proxy."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from kidrails_guard.errors import MissingDependency, UsageError
+
+DEFAULT_PORT: Final = 7860
+DEFAULT_PROXY: Final = "http://127.0.0.1:8080/v1"
+KEYS_VARIABLE: Final = "KIDRAILS_PAGE_KEYS"
+KEY_VARIABLE: Final = "KIDRAILS_API_KEY"
+INSTALL: Final = "pip install 'kidrails-guard[demo]'"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `kidrails demo`."""
+    parser.add_argument(
+        "--proxy",
+        metavar="URL",
+        default=DEFAULT_PROXY,
+        help=f"the guard proxy ({DEFAULT_PROXY}); its key, where it wants one, is read from "
+        f"{KEY_VARIABLE}, or one by age band from {KEYS_VARIABLE} (7-9=kr_…,10-12=kr_…)",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="port to listen on (7860)")
+    parser.add_argument("--policy", metavar="FILE", type=Path, help="the proxy's policy")
+    parser.add_argument("--band", help="age band, instead of the one that is set: 5-6, 7-9, 10-12")
+    parser.add_argument("--audit", metavar="DIR", type=Path, help="the proxy's audit folder")
+    parser.add_argument(
+        "--frame-ancestors",
+        metavar="SOURCE",
+        default="'none'",
+        help="who may show the page inside theirs, e.g. https://huggingface.co (nobody)",
+    )
+    parser.add_argument(
+        "--forget-pin", action="store_true", help="delete PIN and settings, and stop"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve the pages until a signal comes."""
+    from kidrails_guard.page.folders import config_folder, default_audit
+    from kidrails_guard.page.settings import SettingsStore
+
+    if args.forget_pin:
+        existed = SettingsStore(config_folder()).forget()
+        print(
+            "PIN and settings are deleted; open the page to choose a new PIN"
+            if existed
+            else "no PIN was set"
+        )
+        return 0
+    keys = read_keys(os.environ)
+    band = parse_band(args.band)
+    require_page()
+
+    from kidrails_guard.demo import PageOptions, build_app
+    from kidrails_guard.engine.base import url_host
+    from kidrails_guard.engine.ports import require_free_port
+    from kidrails_guard.page.server import serve
+
+    require_free_port(args.host, args.port)
+    options = PageOptions(
+        proxy=args.proxy,
+        audit=args.audit or default_audit(),
+        config=config_folder(),
+        policy=args.policy,
+        band=band,
+        keys=keys,
+        host=args.host,
+        frame_ancestors=args.frame_ancestors,
+    )
+    url = f"http://{url_host(args.host)}:{args.port}/"
+    return serve(build_app(options), host=args.host, port=args.port, ready=f"ready: {url}")
+
+
+def require_page() -> None:
+    """Check that the page's packages are there.
+
+    Raises:
+        MissingDependency: they are not.
+    """
+    from importlib.util import find_spec
+
+    for package in ("gradio", "uvicorn", "httpx"):
+        if find_spec(package) is None:
+            raise MissingDependency(package, command=INSTALL, purpose="the page")
+
+
+def parse_band(value: str | None) -> Any:
+    """Return the age band of that name, or None for None.
+
+    Raises:
+        UsageError: there is no such band.
+    """
+    from kidrails_guard.types import AgeBand
+
+    if value is None:
+        return None
+    if value not in set(AgeBand):
+        raise UsageError(f"--band {value!r}: accepted are {', '.join(AgeBand)}")
+    return AgeBand(value)
+
+
+def read_keys(environment: Any) -> dict[Any, str]:
+    """Return the API keys by age band that the environment holds.
+
+    Raises:
+        UsageError: an entry is not ``band=key``; the keys themselves are not shown.
+    """
+    from kidrails_guard.types import AgeBand
+
+    if one := environment.get(KEY_VARIABLE):
+        return dict.fromkeys(AgeBand, one)
+    keys = {}
+    for entry in filter(None, environment.get(KEYS_VARIABLE, "").split(",")):
+        band, equals, key = entry.partition("=")
+        if not equals or band.strip() not in set(AgeBand):
+            raise UsageError(
+                f"{KEYS_VARIABLE}: an entry is not band=key with a band of {', '.join(AgeBand)}"
+            )
+        keys[AgeBand(band.strip())] = key.strip()
+    return keys

@@ -1,0 +1,221 @@
+"""The grown-up's page: what happened and why, what waits, the rules, the help lines, settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import gradio as gr
+
+from kidrails_guard.answers import load_answers, load_helplines
+from kidrails_guard.audit import AuditError, AuditRecord, read_events, read_inbox
+from kidrails_guard.page import texts, views
+from kidrails_guard.page.chat import ProxyChat
+from kidrails_guard.page.record import Happening, Note, happenings, notes, tally
+from kidrails_guard.page.settings import SettingsError, SettingsStore
+from kidrails_guard.policy import Policy
+from kidrails_guard.types import Action, AgeBand
+
+_NEWEST: Final = 400
+_EVERY_S: Final = 2.0
+FILTERS: Final = ("Everything", "Care and held back", "Held back")
+
+SCRIPT: Final = (Path(__file__).parent / "grown_up.js").read_text(encoding="utf-8")
+
+_HEADER: Final = f"""
+<header class="top"><h1>{texts.NAME} for grown-ups</h1>
+<a class="grown" href="./lock">Lock and go to the child’s page</a></header>
+"""
+
+
+class GrownUpPage:
+    """What the grown-up's page shows and changes.
+
+    Args:
+        chat: the guard proxy, for whether it answers.
+        store: the settings.
+        policy: for the rules.
+        audit: the audit folder.
+        words: reads the child's words by request id, where the operator keeps them.
+        now: the present (for tests).
+    """
+
+    def __init__(
+        self,
+        chat: ProxyChat,
+        store: SettingsStore,
+        policy: Policy,
+        *,
+        audit: Path,
+        words: Callable[[Iterable[str]], dict[str, str]] | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.chat, self.store, self.policy, self.audit = chat, store, policy, audit
+        self._words, self._now = words, now
+
+    @property
+    def band(self) -> AgeBand:
+        """The age band that is set."""
+        settings = self.store.read()
+        return settings.band if settings else self.policy.fallback_band
+
+    def notes(self) -> list[Note]:
+        """Return the inbox, newest first."""
+        settings = self.store.read()
+        return notes(read_inbox(self.audit), seen_until=settings.seen_until if settings else "")
+
+    def happened(self) -> list[Happening]:
+        """Return what happened, newest first."""
+        return happenings(self._records())
+
+    def _records(self) -> list[AuditRecord]:
+        try:
+            return read_events(self.audit, limit=_NEWEST)
+        except (OSError, AuditError):
+            return []
+
+    async def status(self) -> str:
+        """Return the line on top."""
+        ready = await self.chat.ready()
+        waiting = sum(note.new for note in self.notes())
+        return views.status_line(ready=ready, band=self.band, new_notes=waiting)
+
+    def record(self, wanted: str) -> str:
+        """Return today's counts and what happened.
+
+        Args:
+            wanted: one of `FILTERS`.
+        """
+        now, all_of_it = self._now(), self.happened()
+        shown = all_of_it
+        if wanted == FILTERS[1]:
+            shown = [h for h in all_of_it if h.action is not Action.ALLOW or h.failed]
+        elif wanted == FILTERS[2]:
+            shown = [h for h in all_of_it if h.held_back]
+        words = self._words([h.request_id for h in shown]) if self._words else None
+        counts = views.tally_view(tally(all_of_it, day=now, zone=None))
+        return counts + views.happenings_view(shown, now=now, zone=None, words=words)
+
+    def inbox(self) -> str:
+        """Return the inbox."""
+        return views.inbox_view(self.notes(), now=self._now(), zone=None)
+
+    def mark_seen(self) -> None:
+        """Note that everything in the inbox has been looked at."""
+        if newest := [entry.time for entry in read_inbox(self.audit)]:
+            self.store.change(seen_until=max(newest))
+
+    def help(self) -> str:
+        """Return the help lines and the words that a child in danger reads."""
+        lines = views.helplines_view(load_helplines(), country=self.policy.country)
+        return lines + views.crisis_view(load_answers(self.policy.locale), self.band)
+
+    def set_band(self, band: str) -> str:
+        """Set the age band; return what to say about it."""
+        if band not in self.policy.bands:
+            return "This policy does not serve that age band."
+        self.store.change(band=AgeBand(band))
+        return f"Set. The next answer is for ages {band.replace('-', ' to ')}."
+
+    def set_people(self, people: str) -> str:
+        """Set whom the child can tell, one a line; return what to say about it."""
+        try:
+            self.store.change(people=tuple(line for line in people.splitlines() if line.strip()))
+        except SettingsError:
+            return "Not saved: at most six names of at most 40 characters."
+        return "Saved."
+
+    def set_pin(self, pin: str, again: str) -> str:
+        """Change the PIN; return what to say about it."""
+        if pin != again:
+            return "Not changed: the two PINs differ."
+        try:
+            self.store.change_pin(pin)
+        except SettingsError as error:
+            return f"Not changed: {error}"
+        return "The new PIN holds from now on."
+
+
+def build_grown_up_page(page: GrownUpPage) -> gr.Blocks:
+    """Return the grown-up's page; the gate lets nobody in without the PIN."""
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    bands = [(f"{band.replace('-', ' to ')} years", str(band)) for band in page.policy.bands]
+    with gr.Blocks(
+        title=f"{texts.NAME} for grown-ups", analytics_enabled=False, fill_width=True
+    ) as blocks:
+        gr.HTML(_HEADER, elem_id="top")
+        status = gr.HTML(elem_id="status")
+        seen = gr.State({})
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab("What happened"):
+                wanted = gr.Radio(list(FILTERS), value=FILTERS[0], label="Show", elem_id="filter")
+                record = gr.HTML(elem_id="record")
+            with gr.Tab("Inbox"):
+                inbox = gr.HTML(elem_id="inbox")
+                mark = gr.Button("I have seen these", elem_id="mark")
+            with gr.Tab("Rules"):
+                gr.HTML(views.policy_view(page.policy), elem_id="rules")
+            with gr.Tab("Help lines"):
+                help_view = gr.HTML(elem_id="help")
+            with gr.Tab("Settings", elem_id="settings"):
+                band = gr.Radio(bands, label="How old is the child?", elem_id="band")
+                band_said = gr.HTML(elem_classes="said")
+                people = gr.Textbox(
+                    label="Whom can the child tell? One a line, as the child calls them",
+                    placeholder="\n".join(texts.PEOPLE),
+                    lines=4,
+                    max_lines=6,
+                    elem_id="people",
+                )
+                keep = gr.Button("Save names", elem_id="keep-people")
+                people_said = gr.HTML(elem_classes="said")
+                with gr.Row():
+                    pin = gr.Textbox(label="New PIN (4 to 12 digits)", type="password")
+                    again = gr.Textbox(label="The new PIN once more", type="password")
+                new_pin = gr.Button("Change the PIN", elem_id="new-pin")
+                pin_said = gr.HTML(elem_classes="said")
+                gr.HTML(_kept(page.audit))
+
+        def changed(before: dict[str, str], **now: str) -> tuple[list[Any], dict[str, str]]:
+            # What stays the same is not sent again: an opened reason stays open, focus stays.
+            fresh = [gr.skip() if before.get(key) == value else value for key, value in now.items()]
+            return fresh, now
+
+        async def refresh(filter_: str, before: dict[str, str]) -> tuple[Any, ...]:
+            values, after = changed(
+                before, status=await page.status(), record=page.record(filter_), inbox=page.inbox()
+            )
+            return (*values, after)
+
+        def open_settings() -> tuple[Any, ...]:
+            settings = page.store.read()
+            names = "\n".join(settings.people) if settings else ""
+            return str(page.band), names, page.help()
+
+        live = [status, record, inbox, seen]
+        blocks.load(refresh, [wanted, seen], live, **quiet)
+        blocks.load(open_settings, None, [band, people, help_view], js=SCRIPT, **quiet)
+        gr.Timer(_EVERY_S).tick(
+            refresh, [wanted, seen], live, trigger_mode="once", concurrency_limit=4, **quiet
+        )
+        wanted.input(refresh, [wanted, seen], live, **quiet)
+        mark.click(page.mark_seen, None, None, **quiet).then(refresh, [wanted, seen], live, **quiet)
+        band.input(page.set_band, band, band_said, **quiet).then(
+            page.help, None, help_view, **quiet
+        )
+        keep.click(page.set_people, people, people_said, **quiet)
+        new_pin.click(page.set_pin, [pin, again], pin_said, **quiet).then(
+            lambda: ("", ""), None, [pin, again], **quiet
+        )
+    return blocks
+
+
+def _kept(audit: Path) -> str:
+    return (
+        "<h3>What is kept</h3><p>Of each message: the time, its length, a keyed hash, what the "
+        "guard found and did. No words, unless the service was started with text switched on. "
+        f"It lies in <code>{audit}</code> and is deleted after the days of retention; "
+        "<code>kidrails audit verify</code> shows whether somebody changed it.</p>"
+    )

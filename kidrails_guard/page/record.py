@@ -1,0 +1,241 @@
+"""Puts the audit log into plain words for the grown-up. Pure: records in, values out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+from typing import Any
+
+from kidrails_guard.audit import AuditRecord, InboxEntry
+from kidrails_guard.page import texts
+from kidrails_guard.types import Action, Hazard
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """One message and its reply, as a grown-up reads it.
+
+    Attributes:
+        time: when, UTC.
+        action: the gravest thing that was done about the two.
+        badge: that in one or two words.
+        said: what happened, in sentences.
+        why: the reasons, one a finding; empty where nothing was found.
+        band: the age band that was used.
+        request_id: ties the two records together.
+        failed: a check did not work.
+    """
+
+    time: datetime
+    action: Action
+    badge: str
+    said: tuple[str, ...]
+    why: tuple[str, ...] = ()
+    band: str = ""
+    request_id: str = ""
+    failed: bool = False
+
+    @property
+    def held_back(self) -> bool:
+        """Whether the child read a kind message in place of what was asked or answered."""
+        return self.action.answers
+
+    @property
+    def needs_someone(self) -> bool:
+        """Whether a grown-up should act."""
+        return self.action is Action.CRISIS
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One entry of the inbox.
+
+    Attributes:
+        time: when, UTC.
+        kind: as in the audit log.
+        said: what happened.
+        advice: what to do about it.
+        new: not yet looked at.
+    """
+
+    time: datetime
+    kind: str
+    said: str
+    advice: str
+    new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many messages of one day went which way."""
+
+    messages: int = 0
+    care: int = 0
+    held_back: int = 0
+    crisis: int = 0
+
+
+@dataclass(slots=True)
+class _Pair:
+    input: AuditRecord | None = None
+    output: AuditRecord | None = None
+
+
+def happenings(records: Iterable[AuditRecord]) -> list[Happening]:
+    """Return what happened, newest first; a message and its reply are one entry.
+
+    Args:
+        records: lines of the audit log in any order.
+    """
+    pairs: dict[str, _Pair] = {}
+    for record in records:
+        pair = pairs.setdefault(record.request_id, _Pair())
+        if record.stage == "output":
+            pair.output = record
+        elif pair.input is None or _action(record) > _action(pair.input):
+            pair.input = record
+    found = [h for h in map(_happening, pairs.values()) if h is not None]
+    return sorted(found, key=lambda h: h.time, reverse=True)
+
+
+def tally(happened: Iterable[Happening], *, day: datetime, zone: tzinfo | None) -> Tally:
+    """Return the counts of the local day that holds a moment."""
+    today = day.astimezone(zone).date()
+    of_today = [h for h in happened if h.time.astimezone(zone).date() == today]
+    return Tally(
+        messages=len(of_today),
+        care=sum(h.action is Action.CARE for h in of_today),
+        held_back=sum(h.held_back and not h.needs_someone for h in of_today),
+        crisis=sum(h.needs_someone for h in of_today),
+    )
+
+
+def notes(entries: Iterable[InboxEntry], *, seen_until: str) -> list[Note]:
+    """Return the inbox in plain words: unseen crises first, then in the order given.
+
+    Args:
+        entries: the inbox.
+        seen_until: time of the newest entry that was looked at, as the inbox writes it.
+    """
+    found = [
+        Note(
+            time=datetime.fromisoformat(entry.time),
+            kind=entry.kind,
+            said=_inbox_sentence(entry),
+            advice=texts.INBOX_ADVICE.get(entry.kind, ""),
+            new=entry.time > seen_until,
+        )
+        for entry in entries
+    ]
+    # What a child in danger wrote stays on top until somebody has looked.
+    return sorted(found, key=lambda note: not (note.new and note.kind == "crisis"))
+
+
+def _inbox_sentence(entry: InboxEntry) -> str:
+    said = texts.INBOX.get(entry.kind, entry.kind)
+    if entry.kind == "crisis" and entry.hazard in set(Hazard):
+        said += f" It was about {texts.HAZARD[Hazard(entry.hazard)]}."
+    return said
+
+
+def _action(record: AuditRecord) -> Action:
+    return Action.parse(record.action)
+
+
+def _happening(pair: _Pair) -> Happening | None:
+    first = pair.input or pair.output
+    if first is None:
+        return None
+    said: list[str] = []
+    why: list[str] = []
+    gravest, failed = Action.ALLOW, False
+    for record in (pair.input, pair.output):
+        if record is not None:
+            said += _sentences(record)
+            why += _reasons(record)
+            gravest = max(gravest, _action(record))
+            failed = failed or bool(record.failed)
+    return Happening(
+        time=datetime.fromisoformat(first.time),
+        action=gravest,
+        badge=texts.BADGE[gravest],
+        said=tuple(said),
+        why=tuple(why),
+        band=first.band,
+        request_id=first.request_id,
+        failed=failed,
+    )
+
+
+def _sentences(record: AuditRecord) -> list[str]:
+    action = _action(record)
+    hazard = Hazard(record.hazard) if record.hazard in set(Hazard) else Hazard.BENIGN
+    about = texts.HAZARD[hazard]
+    case = texts.CASE.get(record.case, "")
+    checks = ", ".join(texts.CHECK.get(name, name) for name in record.failed)
+    if record.stage == "input":
+        if record.failed and hazard is Hazard.BENIGN:
+            return [f"A message could not be checked: {checks} did not work.", texts.UNCHECKED]
+        if hazard is Hazard.BENIGN:
+            said = ["An everyday message."]
+        else:
+            said = [f"A message about {about}" + (f" (the child {case})." if case else ".")]
+        return [*said, texts.ON_INPUT[action]]
+    said = []
+    if record.failed and hazard is Hazard.BENIGN:
+        said = [f"The reply could not be checked: {checks} did not work.", texts.ON_OUTPUT[action]]
+    elif action in {Action.REDACT} or action.answers:
+        what = texts.CONDUCT.get(record.case) or f"touched {about}"
+        said = [f"The program’s reply {what}.", texts.ON_OUTPUT[action]]
+    if note := texts.NOTE.get(record.note):
+        said.append(note)
+    return said
+
+
+def _reasons(record: AuditRecord) -> list[str]:
+    return [_reason(finding, record.stage) for finding in record.findings]
+
+
+def _reason(finding: Mapping[str, Any], stage: str) -> str:
+    check = texts.CHECK.get(str(finding.get("check")), str(finding.get("check")))
+    case, code = str(finding.get("case", "")), str(finding.get("hazard", ""))
+    if case in texts.CONDUCT:
+        what = f"the reply {texts.CONDUCT[case]}"
+    else:
+        about = texts.HAZARD[Hazard(code)] if code in set(Hazard) else code
+        doing = texts.CASE.get(case, "")
+        what = f"about {about}" + (f" (the child {doing})" if doing and stage == "input" else "")
+    parts = [what]
+    severity = str(finding.get("severity", ""))
+    if severity not in {"", "none"}:
+        parts.append(severity)
+    score = float(finding.get("score", 1.0))
+    if score < 1.0:
+        parts.append(f"{score:.0%} sure")
+    if note := str(finding.get("note", "")):
+        parts.append(f"rule {note}")
+    whose = "the child’s message" if stage == "input" else "the reply"
+    return f"{check[0].upper()}{check[1:]}, on {whose}: {', '.join(parts)} [{code}]"
+
+
+def local_time(moment: datetime, *, now: datetime, zone: tzinfo | None) -> str:
+    """Return a time as one says it: ``14:05:09`` today, else with the day.
+
+    Args:
+        moment: when.
+        now: the present, with a zone.
+        zone: the reader's; None for the machine's.
+    """
+    here, present = moment.astimezone(zone), now.astimezone(zone)
+    clock = here.strftime("%H:%M:%S")
+    return clock if here.date() == present.date() else f"{here:%a %d %b}, {clock}"
+
+
+def band_words(bands: Sequence[str]) -> str:
+    """Return age bands in words.
+
+    >>> band_words(["5-6", "7-9"])
+    '5 to 6, 7 to 9'
+    """
+    return ", ".join(band.replace("-", " to ") for band in bands)
