@@ -6,18 +6,16 @@ on the machine or on the order in which a set is iterated.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from kidrails_guard import __version__
 from kidrails_guard.content import content_path
-from kidrails_guard.errors import DataError
 from kidrails_guard.files import dump_json, sha256_file
-from kidrails_guard.golden.compose import OfflineTeacher, plan_jobs
+from kidrails_guard.golden.compose import OfflineTeacher
 from kidrails_guard.golden.export import (
     eval_rows,
     guard_row,
@@ -27,14 +25,17 @@ from kidrails_guard.golden.export import (
     write_jsonl,
 )
 from kidrails_guard.golden.gate import Depth, Gate, build_guard
-from kidrails_guard.golden.personas import Persona, ages, sample_personas
+from kidrails_guard.golden.inputs import (
+    add_evaluation_sets,
+    describe_file,
+    public_rows,
+    read_inputs,
+)
+from kidrails_guard.golden.make import Ledger, Maker, Progress
+from kidrails_guard.golden.personas import ages, sample_personas
 from kidrails_guard.golden.read import (
     MESSAGES,
-    Placed,
     golden_files,
-    read_all,
-    read_golden,
-    read_messages,
 )
 from kidrails_guard.golden.rows import (
     Drop,
@@ -42,11 +43,7 @@ from kidrails_guard.golden.rows import (
     Row,
     Step,
     StepCount,
-    from_golden,
-    from_labelled,
-    run_steps,
 )
-from kidrails_guard.golden.sources import available, read_source, resolve
 from kidrails_guard.golden.steps import (
     Overlap,
     check_labels,
@@ -60,9 +57,7 @@ from kidrails_guard.golden.steps import (
     split_texts,
 )
 from kidrails_guard.guard import Guard, run_sync
-from kidrails_guard.types import About, Action, AgeBand, Hazard, Severity, Stage
-
-Progress = Callable[[str, int], None]
+from kidrails_guard.types import Action, AgeBand, Hazard
 
 
 def _silent(stage: str, count: int) -> None:
@@ -98,23 +93,6 @@ class BuildOptions:
     messages: Path | None = None
 
 
-@dataclass(slots=True)
-class _Ledger:
-    """What the manifest will say about steps, and the rejected rows."""
-
-    steps: list[dict[str, Any]] = field(default_factory=list)
-    rejected: list[Rejected] = field(default_factory=list)
-
-    def run(self, part: str, rows: Iterable[Row], steps: Sequence[tuple[str, Step]]) -> list[Row]:
-        kept, counts, rejected = run_steps(rows, steps)
-        self.note(part, counts, rejected)
-        return kept
-
-    def note(self, part: str, counts: Iterable[StepCount], rejected: Iterable[Rejected]) -> None:
-        self.steps += [{"part": part, **asdict(count)} for count in counts]
-        self.rejected += rejected
-
-
 @dataclass(frozen=True, slots=True)
 class BuildResult:
     """What a build made.
@@ -128,17 +106,13 @@ class BuildResult:
     rejected: tuple[Rejected, ...]
 
 
-MAX_ATTEMPTS: Final = 4
-"""Jobs tried for one wanted row: the gate and the search for near-copies reject some."""
-
-
 def build(options: BuildOptions, *, progress: Progress = _silent) -> BuildResult:
     """Run the whole pipeline and write its outputs.
 
     Raises:
         DataError: an input is broken; names file, line, key and what is accepted.
     """
-    ledger = _Ledger()
+    ledger = Ledger()
     guard = build_guard(options.gate)
     golden_paths = golden_files(options.golden)
     message_paths = tuple(sorted((options.messages or content_path(MESSAGES)).glob("*.tsv")))
@@ -191,7 +165,7 @@ def build(options: BuildOptions, *, progress: Progress = _silent) -> BuildResult
     personas = sample_personas(options.personas, seed=options.seed)
     teacher = OfflineTeacher(golden, seed=options.seed)
     gate = Gate(guard)
-    maker = _Maker(teacher, gate, overlap, ledger, options.seed, progress)
+    maker = Maker(teacher, gate, overlap, ledger, options.seed, progress)
     made = maker.make("conversations", golden, personas, per_row=options.per_row)
     made += generated_rows(options.generated, golden, gate, overlap, ledger)
     written = [row for row in texts if row.source == "written for this project"]
@@ -212,7 +186,9 @@ def build(options: BuildOptions, *, progress: Progress = _silent) -> BuildResult
             "gate": options.gate,
         },
         "policy": {"name": guard.policy.name, "digest": guard.policy.digest()},
-        "inputs": [_describe(path) for path in (*golden_paths, *message_paths, *options.generated)],
+        "inputs": [
+            describe_file(path) for path in (*golden_paths, *message_paths, *options.generated)
+        ],
         "trained_on_public_sets": licences,
         "decontaminated_against": public_eval
         | {"eval.jsonl": sum(row.split == "eval" for row in golden)},
@@ -232,188 +208,17 @@ def build(options: BuildOptions, *, progress: Progress = _silent) -> BuildResult
     return BuildResult(manifest, tuple(ledger.rejected))
 
 
-def read_inputs(golden: Sequence[Path], messages: Sequence[Path]) -> tuple[list[Row], list[Row]]:
-    """Read the hand-written files.
-
-    Raises:
-        DataError: a row is broken or stands there twice; names file, line and key.
-    """
-    placed: list[Placed] = read_all(golden, read_golden)
-    rows = [from_golden(p.row, place=f"{p.file.name}:{p.line}") for p in placed]
-    seen: dict[str, str] = {}
-    for row in rows:
-        if row.id in seen:
-            raise DataError(
-                f"{row.place}: id {row.id!r}: stands already at {seen[row.id]} (one band, one "
-                "conversation, one message); delete one of them"
-            )
-        seen[row.id] = row.place
-    texts: list[Row] = []
-    for path in messages:
-        for number, text in read_all([path], read_messages):
-            name = f"{path.stem}:{number}"
-            texts.append(from_labelled(text, name=name, place=f"{path.name}:{number}"))
-    return rows, texts
-
-
-def add_evaluation_sets(overlap: Overlap, folder: Path | None) -> dict[str, int]:
-    """Add what must not be trained on: the repository's own cases, and public sets in a folder.
-
-    Returns:
-        Name of each set to its number of texts.
-    """
-    cases = content_path("evals/cases")
-    for path in sorted(cases.glob("*.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            for text in _strings(json.loads(line)):
-                overlap.add(f"evals/cases/{path.name}", text)
-    if folder is not None:
-        for source in available(folder, use="evaluate"):
-            whole = (folder / source.file).is_file()
-            path = resolve(source.name, folder, sample=not whole)
-            for row in read_source(source, path):
-                # Single terms and half sentences are no test cases that could be learnt by heart.
-                if row.stage is Stage.INPUT:
-                    overlap.add(source.name, row.text)
-    return dict(sorted(overlap.sets.items()))
-
-
-def _strings(value: Any) -> Iterator[str]:
-    """Yield the texts of an evaluation case that a child says in it."""
-    if isinstance(value, dict):
-        if value.get("role", "user") != "user":
-            return
-        for key, inner in value.items():
-            if isinstance(inner, str) and key in {"message", "text", "prompt", "content", "input"}:
-                yield inner
-            else:
-                yield from _strings(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _strings(inner)
-
-
-def public_rows(folder: Path | None) -> tuple[list[Row], list[dict[str, Any]]]:
-    """Return the rows of public sets that may be trained on, and what the manifest says of them."""
-    rows: list[Row] = []
-    said: list[dict[str, Any]] = []
-    if folder is None:
-        return rows, said
-    for source in available(folder, use="train"):
-        path = resolve(source.name, folder)
-        before = len(rows)
-        for found in read_source(source, path):
-            if not found.hazards or found.stage is None or len(found.text) > 1500:
-                continue
-            benign = found.hazards == (Hazard.BENIGN,)
-            rows.append(
-                Row(
-                    id=f"{source.name}:{found.id}",
-                    seed=f"{source.name}:{found.group or found.id}",
-                    kind="text",
-                    stage=found.stage,
-                    hazards=found.hazards,
-                    severity=Severity.NONE if benign else Severity.MODERATE,
-                    about=About.NONE,
-                    conversation=found.conversation,
-                    text=found.text,
-                    band=found.band,
-                    method="imported",
-                    source=source.name,
-                    licence=source.licence,
-                )
-            )
-        said.append(
-            {
-                "name": source.name,
-                "licence": source.licence,
-                "revision": source.revision,
-                "sha256": source.sha256,
-                "rows": len(rows) - before,
-            }
-        )
-    return rows, said
-
-
-@dataclass(frozen=True, slots=True)
-class _Maker:
-    """Makes rows with the offline teacher until each seed has its share."""
-
-    teacher: OfflineTeacher
-    gate: Gate
-    overlap: Overlap
-    ledger: _Ledger
-    seed: int
-    progress: Progress
-
-    def make(
-        self, part: str, rows: Sequence[Row], personas: Sequence[Persona], *, per_row: int
-    ) -> list[Row]:
-        return run_sync(self._make(part, rows, personas, per_row=per_row))
-
-    async def _make(
-        self, part: str, rows: Sequence[Row], personas: Sequence[Persona], *, per_row: int
-    ) -> list[Row]:
-        kept: list[Row] = []
-        have: Counter[str] = Counter()
-        reasons: dict[str, Counter[str]] = {}
-        tried = 0
-        steps: tuple[tuple[str, Step], ...] = (
-            ("exact copies", drop_copies()),
-            ("near-copies", _near_seeds(rows)),
-            ("decontaminate", decontaminate(self.overlap)),
-        )
-        order = ("teacher", "gate", *(name for name, _ in steps))
-        for job in plan_jobs(rows, personas, per_row=per_row * MAX_ATTEMPTS, seed=self.seed):
-            if have[job.row.id] >= per_row or (
-                job.row.stage is Stage.OUTPUT and job.row.kind == "text"
-            ):
-                continue
-            tried += 1
-            result: Row | Drop = self.teacher.answer(job)
-            name = "teacher"
-            if isinstance(result, Row):
-                name, result = "gate", await self.gate.judge(result, job.row)
-            for name_, step in steps:
-                if isinstance(result, Row):
-                    name, result = name_, step(result)
-            if isinstance(result, Drop):
-                reasons.setdefault(name, Counter())[result.reason] += 1
-                self.ledger.rejected.append(Rejected(job.row, f"{part}: {name}", result))
-                continue
-            have[job.row.id] += 1
-            kept.append(result)
-            if not len(kept) % 500:
-                self.progress(part, len(kept))
-        current = tried
-        for name in order:
-            lost = reasons.get(name, Counter())
-            after = current - sum(lost.values())
-            count = StepCount(name, current, after, dict(sorted(lost.items())))
-            self.ledger.note(part, [count], [])
-            current = after
-        return kept
-
-
-def _near_seeds(rows: Sequence[Row]) -> Step:
-    """Return the search for near-copies, which already knows the rows that others are made from."""
-    step = drop_near_copies()
-    for row in rows:
-        step(row)
-    return step
-
-
 def generated_rows(
     paths: Sequence[Path],
     golden: Sequence[Row],
     gate: Gate,
     overlap: Overlap,
-    ledger: _Ledger,
+    ledger: Ledger,
 ) -> list[Row]:
     """Return the rows of `kidrails data generate`, after the gate, on their seed's side."""
     if not paths:
         return []
-    from kidrails_guard.golden.generate import read_generated
+    from kidrails_guard.golden.generated import read_generated
 
     seeds = {row.id: row for row in golden}
     rows = read_generated(paths, seeds)
@@ -440,7 +245,7 @@ def _write(
     trained: Sequence[Row],
     texts: Sequence[Row],
     passing: frozenset[Hazard],
-    ledger: _Ledger,
+    ledger: Ledger,
 ) -> dict[str, Any]:
     """Write every output and return what the manifest says of each."""
     train = [row for row in trained if row.split == "train"]
@@ -476,14 +281,6 @@ def _rejected(item: Rejected) -> dict[str, Any]:
         "reason": item.drop.reason,
         "detail": item.drop.detail,
     }
-
-
-def _describe(path: Path) -> dict[str, Any]:
-    lines = path.read_bytes().count(b"\n")
-    root = content_path(".")
-    inside = path.resolve().is_relative_to(root.resolve())
-    name = path.resolve().relative_to(root.resolve()).as_posix() if inside else path.name
-    return {"file": name, "lines": lines, "sha256": sha256_file(path)}
 
 
 def _count(values: Iterable[object]) -> dict[str, int]:

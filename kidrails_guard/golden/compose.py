@@ -47,7 +47,7 @@ class Job:
 
 
 def plan_jobs(
-    rows: Sequence[Row], personas: Sequence[Persona], *, per_row: int, seed: int
+    rows: Sequence[Row], personas: Sequence[Persona], *, per_row: int, seed: int, tag: str = ""
 ) -> Iterator[Job]:
     """Yield jobs for every row: ``per_row`` each, with personas of the row's band and split.
 
@@ -56,6 +56,7 @@ def plan_jobs(
         personas: of all splits.
         per_row: jobs a row.
         seed: the same one gives the same jobs.
+        tag: stands in the jobs' ids, so that two kinds of run can be joined.
     """
     sides: dict[Split, Mapping[AgeBand, tuple[Persona, ...]]] = {
         side: by_band(personas, side) for side in ("train", "dev")
@@ -67,7 +68,7 @@ def plan_jobs(
             rng = random.Random(f"job:{seed}:{row.id}:{number}")
             band = row.band or rng.choice(list(AgeBand))
             yield Job(
-                id=f"{row.id}-{number}",
+                id=f"{row.id}-{tag}{number}",
                 row=row,
                 persona=rng.choice(sides[row.split][band]),
                 scenario=SCENARIOS[(number + rng.randrange(3)) % len(SCENARIOS)],

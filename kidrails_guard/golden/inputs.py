@@ -1,0 +1,129 @@
+"""What goes into a build: hand-written files, public sets, and what must not be trained on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from kidrails_guard.content import content_path
+from kidrails_guard.errors import DataError
+from kidrails_guard.files import sha256_file
+from kidrails_guard.golden.read import Placed, read_all, read_golden, read_messages
+from kidrails_guard.golden.rows import Row, from_golden, from_labelled
+from kidrails_guard.golden.sources import available, read_source, resolve
+from kidrails_guard.golden.steps import Overlap
+from kidrails_guard.types import About, Hazard, Severity, Stage
+
+
+def read_inputs(golden: Sequence[Path], messages: Sequence[Path]) -> tuple[list[Row], list[Row]]:
+    """Read the hand-written files.
+
+    Raises:
+        DataError: a row is broken or stands there twice; names file, line and key.
+    """
+    placed: list[Placed] = read_all(golden, read_golden)
+    rows = [from_golden(p.row, place=f"{p.file.name}:{p.line}") for p in placed]
+    seen: dict[str, str] = {}
+    for row in rows:
+        if row.id in seen:
+            raise DataError(
+                f"{row.place}: id {row.id!r}: stands already at {seen[row.id]} (one band, one "
+                "conversation, one message); delete one of them"
+            )
+        seen[row.id] = row.place
+    texts: list[Row] = []
+    for path in messages:
+        for number, text in read_all([path], read_messages):
+            name = f"{path.stem}:{number}"
+            texts.append(from_labelled(text, name=name, place=f"{path.name}:{number}"))
+    return rows, texts
+
+
+def add_evaluation_sets(overlap: Overlap, folder: Path | None) -> dict[str, int]:
+    """Add what must not be trained on: the repository's own cases, and public sets in a folder.
+
+    Returns:
+        Name of each set to its number of texts.
+    """
+    cases = content_path("evals/cases")
+    for path in sorted(cases.glob("*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            for text in _strings(json.loads(line)):
+                overlap.add(f"evals/cases/{path.name}", text)
+    if folder is not None:
+        for source in available(folder, use="evaluate"):
+            whole = (folder / source.file).is_file()
+            path = resolve(source.name, folder, sample=not whole)
+            for row in read_source(source, path):
+                # Single terms and half sentences are no test cases that could be learnt by heart.
+                if row.stage is Stage.INPUT:
+                    overlap.add(source.name, row.text)
+    return dict(sorted(overlap.sets.items()))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Yield the texts of an evaluation case that a child says in it."""
+    if isinstance(value, dict):
+        if value.get("role", "user") != "user":
+            return
+        for key, inner in value.items():
+            if isinstance(inner, str) and key in {"message", "text", "prompt", "content", "input"}:
+                yield inner
+            else:
+                yield from _strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _strings(inner)
+
+
+def public_rows(folder: Path | None) -> tuple[list[Row], list[dict[str, Any]]]:
+    """Return the rows of public sets that may be trained on, and what the manifest says of them."""
+    rows: list[Row] = []
+    said: list[dict[str, Any]] = []
+    if folder is None:
+        return rows, said
+    for source in available(folder, use="train"):
+        path = resolve(source.name, folder)
+        before = len(rows)
+        for found in read_source(source, path):
+            if not found.hazards or found.stage is None or len(found.text) > 1500:
+                continue
+            benign = found.hazards == (Hazard.BENIGN,)
+            rows.append(
+                Row(
+                    id=f"{source.name}:{found.id}",
+                    seed=f"{source.name}:{found.group or found.id}",
+                    kind="text",
+                    stage=found.stage,
+                    hazards=found.hazards,
+                    severity=Severity.NONE if benign else Severity.MODERATE,
+                    about=About.NONE,
+                    conversation=found.conversation,
+                    text=found.text,
+                    band=found.band,
+                    method="imported",
+                    source=source.name,
+                    licence=source.licence,
+                )
+            )
+        said.append(
+            {
+                "name": source.name,
+                "licence": source.licence,
+                "revision": source.revision,
+                "sha256": source.sha256,
+                "rows": len(rows) - before,
+            }
+        )
+    return rows, said
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """Return a file's name in the repository, its lines and its sum, for a manifest."""
+    lines = path.read_bytes().count(b"\n")
+    root = content_path(".")
+    inside = path.resolve().is_relative_to(root.resolve())
+    name = path.resolve().relative_to(root.resolve()).as_posix() if inside else path.name
+    return {"file": name, "lines": lines, "sha256": sha256_file(path)}
