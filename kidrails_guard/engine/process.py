@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from typing import Final, TextIO
+from typing import Final, Protocol
 
 from kidrails_guard.engine.base import EnginePlan, Phase, Progress, url_host
 from kidrails_guard.engine.leash import LEASH
@@ -25,6 +25,18 @@ from kidrails_guard.errors import EngineError
 _LINES_KEPT: Final = 400
 _POLL_S: Final = 0.1
 _REQUEST_S: Final = 5.0
+
+
+class Echo(Protocol):
+    """Where a server's lines are copied to: a text stream, or something like it."""
+
+    def write(self, text: str, /) -> object:
+        """Take some text."""
+        ...
+
+    def flush(self) -> object:
+        """Pass on what is held."""
+        ...
 
 
 class ServerProcess:
@@ -60,7 +72,7 @@ class ServerProcess:
         leashed: bool = False,
         start_timeout_s: float = 120.0,
         probe_path: str = "/health",
-        echo: TextIO | None = None,
+        echo: Echo | None = None,
     ) -> None:
         self.host, self.port = host, port
         self._probe_path = probe_path
@@ -244,7 +256,7 @@ class EngineProcess(ServerProcess):
     what = "the model server"
     advice = "look with --verbose, or allow more with --start-timeout"
 
-    def __init__(self, plan: EnginePlan, *, echo: TextIO | None = None) -> None:
+    def __init__(self, plan: EnginePlan, *, echo: Echo | None = None) -> None:
         super().__init__(
             plan.command,
             host=plan.host,

@@ -60,8 +60,8 @@ def serve(app: ASGIApp, *, host: str, port: int, ready: str) -> int:
     try:
         server.run()
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for number, before in previous.items():
+            signal.signal(number, before)
     return 0 if server.started else 1
 
 

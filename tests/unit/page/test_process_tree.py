@@ -1,0 +1,135 @@
+"""Several servers as one tree, with stand-ins for model, guard and page."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from page_server import free_port
+
+from kidrails_guard.engine.process import ServerProcess
+from kidrails_guard.engine.supervisor import BackOff, EngineEvent, EventKind, Keeper
+from kidrails_guard.errors import EngineError
+from kidrails_guard.supervisor import Part, Tree
+
+SERVER = """
+import http.server, os, sys, time
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers(); self.wfile.write(str(os.getpid()).encode())
+    def log_message(self, *_):
+        pass
+time.sleep(float(sys.argv[2]))
+if len(sys.argv) > 3:
+    sys.exit("PlantedError: no such thing")
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
+"""
+
+
+class Stage:
+    """Makes parts and remembers what they told."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, EngineEvent]] = []
+        self.changed = threading.Condition()
+
+    def part(self, name: str, *, delay: float = 0.0, fails: bool = False) -> tuple[Part, int]:
+        port = free_port()
+        command = (sys.executable, "-c", SERVER, str(port), str(delay), *(["x"] if fails else []))
+
+        def make() -> ServerProcess:
+            process = ServerProcess(command, host="127.0.0.1", port=port)
+            process.what = name
+            return process
+
+        def tell(event: EngineEvent) -> None:
+            with self.changed:
+                self.events.append((name, event))
+                self.changed.notify_all()
+
+        keeper = Keeper(make, on_event=tell, back_off=BackOff(first_s=0.05))
+        return Part(name, keeper), port
+
+    def wait_for(self, name: str, kind: EventKind) -> None:
+        def told() -> bool:
+            return any(n == name and e.kind is kind for n, e in self.events)
+
+        with self.changed:
+            assert self.changed.wait_for(told, timeout=30)
+
+
+def pid_at(port: int) -> int:
+    return int(httpx.get(f"http://127.0.0.1:{port}/", trust_env=False).text)
+
+
+def test_all_parts_answer_and_none_is_left() -> None:
+    stage = Stage()
+    parts = [stage.part(name) for name in ("the model", "the guard", "the page")]
+    tree = Tree([part for part, _ in parts])
+    tree.start()
+    try:
+        tree.wait_ready()
+        pids = [pid_at(port) for _, port in parts]
+        assert len(set(pids)) == 3
+    finally:
+        tree.stop()
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def test_a_part_that_cannot_start_ends_the_others_and_says_why_at_once() -> None:
+    stage = Stage()
+    slow, _ = stage.part("the model", delay=3_600.0)
+    broken, _ = stage.part("the page", fails=True)
+    tree = Tree([slow, broken])
+    tree.start()
+    with pytest.raises(EngineError, match=r"the page ended while starting.*PlantedError"):
+        tree.wait_ready()
+    assert not slow.keeper.alive
+
+
+def test_a_port_in_use_stops_what_was_started() -> None:
+    stage = Stage()
+    first, port = stage.part("the model")
+    second = Part(
+        "the guard",
+        Keeper(lambda: ServerProcess((sys.executable, "-V"), host="127.0.0.1", port=port)),
+    )
+    tree = Tree([first])
+    tree.start()
+    tree.wait_ready()
+    other = Tree([stage.part("the page")[0], second])
+    try:
+        with pytest.raises(EngineError, match="in use"):
+            other.start()
+        assert not other.parts[0].keeper.alive
+    finally:
+        tree.stop()
+
+
+def test_a_part_that_dies_is_told_and_comes_back() -> None:
+    stage = Stage()
+    guard, port = stage.part("the guard")
+    tree = Tree([guard])
+    tree.start()
+    try:
+        tree.wait_ready()
+        before = pid_at(port)
+        psutil.Process(before).kill()
+        stage.wait_for("the guard", EventKind.READY)
+        assert pid_at(port) != before
+    finally:
+        tree.stop()
+    assert [e.kind for _, e in stage.events] == [EventKind.DIED, EventKind.READY]
+
+
+def test_stopping_twice_is_harmless(tmp_path: Path) -> None:
+    part, _ = Stage().part("the page")
+    tree = Tree([part])
+    tree.start()
+    tree.stop()
+    tree.stop()
+    assert not part.keeper.alive
