@@ -38,7 +38,8 @@ _NOW: Final = re.compile(
 
 
 _SENDS: Final = re.compile(
-    r"(?i)\b(?:tell|ask|talk to|talk with|speak to|go to|show|find|get|reach out to|call)\b[^.!?]{0,40}?"
+    r"(?i)\b(?:tell|ask|talk to|talk with|speak to|go to|show|find|get|reach out to|call)\b"
+    r"[^.!?]{0,40}?"
     r"\b(?:mum|mom|mummy|mommy|dad|daddy|parents?|grown-?ups?|adults?|teachers?|nurse|doctor|"
     r"grandma|grandpa|granny|counsell?or|someone you trust)\b"
 )
