@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -226,18 +226,34 @@ class ReleaseWindow:
     ) -> Release:
         """Return the unit's text up to ``end``, less what left early, masked."""
         begin = start + self._early
-        text = unit[self._early : end - start]
-        masks = [
-            ((max(f.span[0], begin) - begin, min(f.span[1], end) - begin), self._mask(f.note))
-            for f in findings
-            if f.redact and f.span and f.span[0] < end and f.span[1] > begin
-        ]
+        text, masked = mask_part(self._guard, unit[self._early : end - start], begin, findings)
         self._early = end - start
         self.released = end
-        return Release(mask_spans(text, masks), end, bool(masks), self._clock() - since)
+        return Release(text, end, masked, self._clock() - since)
 
-    def _mask(self, kind: str) -> str:
-        return load_answers(self._guard.policy.locale).mask(kind)
+
+def mask_part(guard: Guard, text: str, start: int, findings: Iterable[Finding]) -> tuple[str, bool]:
+    """Mask what findings want masked in a part of a text.
+
+    Args:
+        guard: knows the masks' words.
+        text: the part.
+        start: where the part begins in the text that the findings' spans are about.
+        findings: of the whole text.
+
+    Returns:
+        The masked part, and whether anything in it was masked.
+    """
+    end = start + len(text)
+    spans = [
+        ((max(f.span[0], start) - start, min(f.span[1], end) - start), f.note)
+        for f in findings
+        if f.redact and f.span and f.span[0] < end and f.span[1] > start
+    ]
+    if not spans:
+        return text, False
+    answers = load_answers(guard.policy.locale)
+    return mask_spans(text, [(span, answers.mask(kind)) for span, kind in spans]), True
 
 
 def _moved(finding: Finding, by: int) -> Finding:

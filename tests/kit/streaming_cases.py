@@ -22,8 +22,9 @@ from kidrails_guard.units import clean_surrogates
 
 TALK = (
     "the moon is round and wolves howl because they talk to each other über große Wälder 😀 "
-    "naïve 👩\u200d🚀 月は丸いです。狼は遠吠えします、夜に。 e.g. Dr. Smith said... well; maybe: yes "
-    "- no! why? ok.\n\n * item \t tab \u200b zero <b>bold</b> {json} \"quote\" 'tick' … –dash–"
+    "naïve 👩\u200d🚀 月は丸いです。狼は遠吠えします、夜に。 e.g. Dr. Smith said... well; "
+    "maybe: yes - no! why? ok.\n\n * item \t tab \u200b zero <b>bold</b> {json} \"quote\" 'tick' … "
+    "–dash–"
 )
 WORDS = TALK.split(" ")
 STOPS = {plant for plant, (hazard, _) in PLANTS.items() if hazard is not Hazard.DISTRESS}

@@ -1,0 +1,344 @@
+"""The proxy's routes: OpenAI's API, guarded, in front of one model server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import httpx
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from kidrails_guard import __version__
+from kidrails_guard.proxy import seams
+from kidrails_guard.proxy.body import CallerLeft, parse_object, read_body
+from kidrails_guard.proxy.call import Call, chat_call, no_such_route, read_model
+from kidrails_guard.proxy.exchange import (
+    Caller,
+    Exchange,
+    Service,
+    json_response,
+    milliseconds_since,
+    where,
+)
+from kidrails_guard.proxy.intake import VerdictMemory
+from kidrails_guard.proxy.moderations import moderate
+from kidrails_guard.proxy.openapi import describe
+from kidrails_guard.proxy.passing import clean_embeddings, clean_models, embeddings_body
+from kidrails_guard.proxy.problems import Problem, bad_field
+from kidrails_guard.proxy.responses import ResponsesWriter, responses_call
+from kidrails_guard.proxy.settings import LITELLM_PREFIX, Settings
+from kidrails_guard.proxy.upstream import HttpUpstream, Upstream
+from kidrails_guard.proxy.wire import ChatWriter, CompletionsWriter, Writer, completions_call
+from kidrails_guard.types import AgeBand
+
+_log: Final = logging.getLogger("kidrails.proxy")
+_SESSION: Final = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+_READY_S: Final = 1.0
+
+Handler = Callable[[Request, str, Callable[[int], None]], Awaitable[Response]]
+
+
+def make_upstream(
+    settings: Settings, *, transport: httpx.AsyncBaseTransport | None = None
+) -> Upstream:
+    """Return the client for the upstream that the settings name.
+
+    Raises:
+        MissingDependency: ``litellm:…`` without the litellm package.
+    """
+    if settings.upstream.startswith(LITELLM_PREFIX):
+        from kidrails_guard.proxy.litellm_upstream import LiteLLMUpstream
+
+        return LiteLLMUpstream(settings)
+    return HttpUpstream(settings, transport=transport)
+
+
+class Proxy:
+    """The routes of one proxy."""
+
+    def __init__(self, service: Service, tenants: seams.Tenants) -> None:
+        self.service, self._tenants = service, tenants
+        self._ready, self._ready_at = False, float("-inf")
+        self._asking = asyncio.Lock()
+
+    def routes(self) -> list[BaseRoute]:
+        """Return the routes."""
+        post, get = ["POST"], ["GET"]
+        return [
+            self._route("/v1/chat/completions", "chat", self.chat, post),
+            self._route("/v1/completions", "completions", self.completions, post),
+            self._route("/v1/responses", "responses", self.responses, post),
+            self._route("/v1/embeddings", "embeddings", self.embeddings, post),
+            self._route("/v1/moderations", "moderations", self.moderations, post),
+            self._route("/v1/models", "models", self.models, get),
+            self._route("/v1/models/{model:path}", "models", self.model, get),
+            self._route("/health", "other", self.health, get),
+            self._route("/ready", "other", self.ready, get),
+            self._route("/openapi.json", "other", self.openapi, get),
+        ]
+
+    def _route(
+        self, path: str, name: seams.Route, handler: Handler, methods: list[str]
+    ) -> BaseRoute:
+        """Return a route whose every error is OpenAI-shaped and counted."""
+
+        async def endpoint(request: Request) -> Response:
+            start, request_id = time.perf_counter(), secrets.token_hex(12)
+
+            def finished(status: int) -> None:
+                seconds = time.perf_counter() - start
+                self.service.meter.request(name, status, seconds)
+                _log.info("%s %s %d %.1f ms", request_id, name, status, milliseconds_since(start))
+
+            try:
+                response = await handler(request, request_id, finished)
+            except Problem as problem:
+                self.service.count_failure(problem)
+                response = json_response(
+                    problem.body(), status=problem.status, headers=problem.headers()
+                )
+                finished(problem.status)
+            except CallerLeft:
+                response = Response(status_code=499)
+                finished(499)
+            except Exception as error:
+                self.service.meter.failure("internal")
+                _log.error("%s internal: %s", request_id, where(error))
+                response = json_response(_internal(request_id).body(), status=500)
+                finished(500)
+            response.headers["x-kidrails-request-id"] = request_id
+            response.headers["x-request-id"] = request_id
+            return response
+
+        return Route(path, endpoint, methods=methods, name=name)
+
+    async def _tenant(self, headers: Mapping[str, str]) -> seams.Tenant:
+        try:
+            return await self._tenants.authenticate(headers)
+        except seams.Rejected as rejected:
+            raise Problem(
+                rejected.status,
+                rejected.code,
+                str(rejected),
+                failure="rate_limited" if rejected.status == 429 else "rejected",
+                retry_after_s=rejected.retry_after_seconds,
+            ) from None
+
+    async def _opened(self, request: Request, request_id: str) -> tuple[Caller, dict[str, Any]]:
+        """Return who asks, and the body: known caller first, then what it says."""
+        headers, settings = request.headers, self.service.settings
+        tenant = await self._tenant(headers)
+        caller = Caller(tenant, self._band(headers, tenant), request_id, self._session(headers))
+        data = await read_body(
+            request.receive,
+            headers,
+            most_bytes=tenant.limits.body_bytes,
+            within_s=settings.body_timeout_s,
+        )
+        return caller, parse_object(data)
+
+    def _band(self, headers: Mapping[str, str], tenant: seams.Tenant) -> AgeBand:
+        """Return the tenant's band, or that of the header that the operator trusts."""
+        name = self.service.settings.band_header
+        value = headers.get(name) if name else None
+        if value is None:
+            return tenant.band
+        for band in tenant.guard.policy.bands:
+            if value == band:
+                return band
+        accepted = ", ".join(tenant.guard.policy.bands)
+        raise bad_field(str(name), f"must be one of {accepted}")
+
+    def _session(self, headers: Mapping[str, str]) -> str:
+        name = self.service.settings.session_header
+        value = headers.get(name, "") if name else ""
+        if value and not _SESSION.fullmatch(value):
+            raise bad_field(str(name), "must be 1 to 128 letters, digits or . : _ -")
+        return value
+
+    async def _exchange(
+        self, caller: Caller, call: Call, writer: Writer, finished: Callable[[int], None]
+    ) -> Response:
+        return await Exchange(self.service, caller, call, writer).answer(finished)
+
+    async def chat(
+        self, request: Request, request_id: str, finished: Callable[[int], None]
+    ) -> Response:
+        """Answer ``POST /v1/chat/completions``."""
+        caller, body = await self._opened(request, request_id)
+        policy, more = caller.tenant.guard.policy, self.service.settings.pass_fields
+        call = chat_call(body, allow_images=policy.allow_images, more=more)
+        return await self._exchange(caller, call, ChatWriter(call, request_id), finished)
+
+    async def completions(
+        self, request: Request, request_id: str, finished: Callable[[int], None]
+    ) -> Response:
+        """Answer ``POST /v1/completions``."""
+        caller, body = await self._opened(request, request_id)
+        call = completions_call(body, more=self.service.settings.pass_fields)
+        return await self._exchange(caller, call, CompletionsWriter(call, request_id), finished)
+
+    async def responses(
+        self, request: Request, request_id: str, finished: Callable[[int], None]
+    ) -> Response:
+        """Answer ``POST /v1/responses``."""
+        caller, body = await self._opened(request, request_id)
+        policy, more = caller.tenant.guard.policy, self.service.settings.pass_fields
+        call = responses_call(body, allow_images=policy.allow_images, more=more)
+        return await self._exchange(caller, call, ResponsesWriter(call, request_id), finished)
+
+    async def embeddings(
+        self, request: Request, request_id: str, finished: Callable[[int], None]
+    ) -> Response:
+        """Answer ``POST /v1/embeddings``: numbers only, so there is nothing to check."""
+        _, body = await self._opened(request, request_id)
+        model = self.service.settings.model or read_model(body)
+        answer = await self.service.upstream.embeddings(embeddings_body(body, model=model))
+        finished(200)
+        return json_response(clean_embeddings(answer, model=model))
+
+    async def moderations(
+        self, request: Request, request_id: str, finished: Callable[[int], None]
+    ) -> Response:
+        """Answer ``POST /v1/moderations``."""
+        caller, body = await self._opened(request, request_id)
+        answer = await moderate(body, caller.tenant, caller.band, request_id=request_id)
+        finished(200)
+        return json_response(answer)
+
+    async def models(
+        self, request: Request, request_id: str, finished: Callable[[int], None]
+    ) -> Response:
+        """Answer ``GET /v1/models``."""
+        await self._tenant(request.headers)
+        answer = clean_models(
+            await self.service.upstream.models(), only=self.service.settings.model
+        )
+        finished(200)
+        return json_response(answer)
+
+    async def model(
+        self, request: Request, request_id: str, finished: Callable[[int], None]
+    ) -> Response:
+        """Answer ``GET /v1/models/NAME``."""
+        await self._tenant(request.headers)
+        known = clean_models(await self.service.upstream.models(), only=self.service.settings.model)
+        for entry in known["data"]:
+            if entry["id"] == request.path_params["model"]:
+                finished(200)
+                return json_response(entry)
+        raise Problem(
+            404, "model_not_found", "model: there is no such model; GET /v1/models lists them"
+        )
+
+    async def health(
+        self, request: Request, request_id: str, finished: Callable[[int], None]
+    ) -> Response:
+        """Answer ``GET /health``: this process runs."""
+        return json_response({"status": "ok", "version": __version__})
+
+    async def ready(
+        self, request: Request, request_id: str, finished: Callable[[int], None]
+    ) -> Response:
+        """Answer ``GET /ready``: requests can be answered now."""
+        if self.service.draining:
+            return json_response({"ready": False, "reason": "shutting down"}, status=503)
+        async with self._asking:
+            if time.monotonic() - self._ready_at > _READY_S:
+                self._ready = await self.service.upstream.ready()
+                self._ready_at = time.monotonic()
+        if self._ready:
+            return json_response({"ready": True})
+        reason = "the model server does not answer; start it, or check --upstream"
+        return json_response({"ready": False, "reason": reason}, status=503)
+
+    async def openapi(
+        self, request: Request, request_id: str, finished: Callable[[int], None]
+    ) -> Response:
+        """Answer ``GET /openapi.json``."""
+        return json_response(describe())
+
+
+def _internal(request_id: str) -> Problem:
+    return Problem(
+        500,
+        "internal_error",
+        "something went wrong inside the proxy; the operator finds it in the log under "
+        f"{request_id}",
+        failure="internal",
+    )
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """Answer a path or a method that is not there, in OpenAI's shape."""
+    problem = no_such_route(request.url.path)
+    headers = {}
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        headers = {"allow": allowed}
+        problem = Problem(405, "method_not_allowed", f"this route takes {allowed}")
+    return json_response(problem.body(), status=problem.status, headers=headers)
+
+
+def build_app(
+    settings: Settings,
+    *,
+    tenants: seams.Tenants,
+    upstream: Upstream | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
+    audit: seams.AuditSink | None = None,
+    meter: seams.Meter | None = None,
+    sessions: seams.SessionStore | None = None,
+    routes: Sequence[BaseRoute] = (),
+    on_start: Callable[[Service], None] | None = None,
+) -> Starlette:
+    """Return the proxy as an ASGI application.
+
+    Args:
+        settings: the operator's choices.
+        tenants: knows who calls; `seams.OneTenant` for a proxy that only its machine can reach.
+        upstream: instead of the one that the settings name.
+        transport: instead of real connections to the upstream (for tests).
+        audit: writes down what was decided; nothing is written without.
+        meter: counts; nothing is counted without.
+        sessions: keeps what children's sessions add up to.
+        routes: further routes, such as ``/metrics``.
+        on_start: called inside the running event loop before the first request.
+    """
+    service = Service(
+        settings,
+        upstream or make_upstream(settings, transport=transport),
+        audit or seams.NoAudit(),
+        meter or seams.NoMeter(),
+        VerdictMemory(settings.remembered_verdicts, secret=secrets.token_bytes(32)),
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        if on_start is not None:
+            on_start(service)
+        try:
+            yield
+        finally:
+            await service.upstream.close()
+            await service.audit.close()
+            if sessions is not None:
+                await sessions.close()
+
+    app = Starlette(
+        routes=[*Proxy(service, tenants).routes(), *routes],
+        lifespan=lifespan,
+        exception_handlers={HTTPException: _http_error},
+    )
+    app.state.service = service
+    return app

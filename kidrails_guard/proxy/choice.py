@@ -1,0 +1,284 @@
+"""One of the replies that an upstream writes: what has come of it, and what may leave."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, TypeGuard
+
+from kidrails_guard.answers import load_answers
+from kidrails_guard.proxy.call import Call, ToolCall
+from kidrails_guard.proxy.events import End, Event, Finish, Tools, Words
+from kidrails_guard.proxy.intake import Prepared
+from kidrails_guard.proxy.jsontext import json_with_words, judge_json
+from kidrails_guard.proxy.seams import Tenant
+from kidrails_guard.streaming import Judged, Release, ReleaseWindow, judge_reply
+from kidrails_guard.types import Action, AgeBand, Stage, Verdict
+from kidrails_guard.units import clean_surrogates
+
+_FINISH: Final[dict[Any, Finish]] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+}
+_IDENTIFIER: Final = re.compile(r"[\w.:-]{1,64}", re.ASCII)
+_MOST_TOOLS: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What all replies to one request share."""
+
+    call: Call
+    prepared: Prepared
+    tenant: Tenant
+    band: AgeBand
+    request_id: str
+
+    @property
+    def seed(self) -> str:
+        """What picks among the fixed answers: the same conversation reads the same again."""
+        return repr([turn.text for turn in self.call.turns if turn.role == "user"])
+
+    def notice(self, name: Any) -> str:
+        """Return one of the fixed notices, in the tenant's language."""
+        answers = load_answers(self.tenant.guard.policy.locale)
+        return answers.notice(name, self.band, seed=self.seed)
+
+    def kind_words(self, verdict: Verdict) -> str:
+        """Return what stands in the place of what the guard held back."""
+        words = self.tenant.guard.answer(verdict, self.band, seed=self.seed)
+        return self.in_format(words)
+
+    def in_format(self, words: str) -> str:
+        """Return words as the JSON that the caller asked for, where its schema allows that."""
+        if self.call.format is None:
+            return words
+        return json_with_words(self.call.format.schema, words) or words
+
+
+@dataclass(slots=True)
+class _ToolParts:
+    id: str = ""
+    name: str = ""
+    arguments: list[str] = field(default_factory=list)
+
+
+class Choice:
+    """Collects one reply, and gives events for what has passed.
+
+    Attributes:
+        verdict: what is known so far; final once `ended`.
+        withheld: characters that came and did not leave; final once `ended`.
+        deltas: pieces of text that came, about one a token.
+        shown: whether any text has left.
+        finish: how the upstream says that the reply ended; None before that.
+    """
+
+    def __init__(self, context: Context, index: int) -> None:
+        self._context, self.index = context, index
+        self.window = ReleaseWindow(
+            context.tenant.guard,
+            context.prepared.conversation,
+            band=context.band,
+            strict=context.prepared.strict,
+        )
+        self._raw: list[str] = []
+        self._refusal: list[str] = []
+        self._tools: dict[int, _ToolParts] = {}
+        self._tokens: deque[tuple[int, dict[str, Any]]] = deque()
+        self._size = 0
+        self.verdict = Verdict(Action.ALLOW, stage=Stage.OUTPUT)
+        self.withheld = self.deltas = 0
+        self.shown = self.ended = False
+        self.finish: Finish | None = None
+
+    @property
+    def text(self) -> str:
+        """Everything that came, as it came; for the audit's hash."""
+        arguments = [part for tool in self._tools.values() for part in tool.arguments]
+        return "".join([*self._raw, *self._refusal, *arguments])
+
+    def take(self, delta: Any, finish: Any, logprobs: Any) -> None:
+        """Take a part of the reply (a stream's ``delta``, or a whole ``message``)."""
+        if self.finish is not None:
+            return
+        if isinstance(delta, dict):
+            text = _text_of(delta.get("content"))
+            if text:
+                self._take_text(text, logprobs)
+            refusal = delta.get("refusal")
+            if isinstance(refusal, str):
+                self._refusal.append(clean_surrogates(refusal))
+            self._take_tools(delta)
+        if finish is not None:
+            self.finish = _FINISH.get(finish, "stop") if isinstance(finish, str) else "stop"
+            self.window.finish()
+
+    def _take_text(self, text: str, logprobs: Any) -> None:
+        self.deltas += 1
+        self._raw.append(text)
+        if self._context.call.format is not None:
+            return
+        if self._context.call.logprobs:
+            self._take_tokens(text, logprobs)
+        self._size += len(text)
+        self.window.feed(text)
+
+    def _take_tokens(self, text: str, logprobs: Any) -> None:
+        """Keep log probabilities of tokens that say exactly the text, without alternatives."""
+        entries = logprobs.get("content") if isinstance(logprobs, dict) else None
+        tokens: list[tuple[int, dict[str, Any]]] = []
+        end = self._size
+        for entry in entries if isinstance(entries, list) else []:
+            token = entry.get("token") if isinstance(entry, dict) else None
+            number = entry.get("logprob") if isinstance(entry, dict) else None
+            if not isinstance(token, str) or not isinstance(number, int | float):
+                return
+            end += len(token)
+            said = {
+                "token": token,
+                "logprob": number,
+                "bytes": list(token.encode("utf-8", "replace")),
+            }
+            tokens.append((end, {**said, "top_logprobs": []}))
+        if "".join(str(entry["token"]) for _, entry in tokens) == text:
+            self._tokens.extend(tokens)
+
+    def _take_tools(self, delta: dict[str, Any]) -> None:
+        calls = delta.get("tool_calls")
+        if isinstance(delta.get("function_call"), dict):
+            calls = [{"index": 0, "function": delta["function_call"]}]
+        for place, call in enumerate(calls if isinstance(calls, list) else []):
+            function = call.get("function") if isinstance(call, dict) else None
+            index = call.get("index", place) if isinstance(call, dict) else None
+            if not isinstance(function, dict) or not is_index(index, _MOST_TOOLS):
+                continue
+            parts = self._tools.setdefault(index, _ToolParts())
+            if isinstance(call.get("id"), str):
+                parts.id = parts.id or call["id"]
+            if isinstance(function.get("name"), str):
+                parts.name = parts.name or function["name"]
+            if isinstance(function.get("arguments"), str):
+                parts.arguments.append(clean_surrogates(function["arguments"]))
+
+    def released(self, release: Release) -> Words:
+        """Return the event for text that the window let go."""
+        tokens = []
+        while self._tokens and self._tokens[0][0] <= release.through:
+            tokens.append(self._tokens.popleft()[1])
+        self.shown = self.shown or bool(release.text)
+        return Words(self.index, release.text, () if release.masked else tuple(tokens))
+
+    def stop(self) -> list[Event]:
+        """Return the events that end a reply of which something was held back."""
+        self.verdict = self.verdict.merge(self.window.verdict)
+        self.withheld += self.window.withheld
+        words = self._context.kind_words(self.verdict)
+        return self._end_with(words, "content_filter")
+
+    def interrupt(self) -> list[Event]:
+        """Return the events that end a reply that broke off."""
+        self.verdict = self.verdict.merge(self.window.verdict)
+        self.withheld = len(self.text) - (0 if self._held_whole else self.window.released)
+        words = self._context.in_format(self._context.notice("interrupted"))
+        return self._end_with(words, "length")
+
+    @property
+    def _held_whole(self) -> bool:
+        return self._context.call.format is not None
+
+    def _end_with(self, words: str, reason: Finish) -> list[Event]:
+        self.ended = True
+        gap = "\n\n" if self.shown else ""
+        self.shown = True
+        return [Words(self.index, gap + words, kind=True), End(self.index, reason)]
+
+    async def close(self) -> list[Event]:
+        """Return the events for what was held to the end, once the window has let go the rest."""
+        events: list[Event] = []
+        self.verdict = self.verdict.merge(self.window.verdict)
+        if self._held_whole and self._raw:
+            judged = await self._judge_json("".join(self._raw))
+            if judged.verdict.action.answers:
+                self.withheld = len(self.text)
+                return self.stop()
+            events.append(Words(self.index, judged.text))
+        if self._refusal:
+            context = self._context
+            judged = await judge_reply(
+                context.tenant.guard,
+                "".join(self._refusal),
+                context.prepared.conversation,
+                band=context.band,
+                strict=context.prepared.strict,
+            )
+            self.verdict = self.verdict.merge(judged.verdict)
+            if judged.verdict.action.answers:
+                self.withheld = len("".join(self._refusal))
+                return self.stop()
+            events.append(Words(self.index, judged.text))
+        self.shown = self.shown or any(isinstance(e, Words) and e.text for e in events)
+        calls = await self._checked_tools()
+        if self.verdict.action.answers:
+            self.withheld = sum(len(p) for t in self._tools.values() for p in t.arguments)
+            return [*events, *self.stop()]
+        reason = self.finish or "stop"
+        if calls:
+            events.append(Tools(self.index, calls))
+            reason = "tool_calls"
+        elif reason == "tool_calls":
+            reason = "stop"
+        if reason == "content_filter" and not self.shown:
+            # The upstream has a filter of its own and says nothing: a child gets words.
+            held = replace(self.verdict, action=Action.REDIRECT)
+            return [*events, *self._end_with(self._context.kind_words(held), reason)]
+        if self._context.prepared.masked and self.shown and not self._held_whole:
+            notice = self._context.notice("redacted")
+            events.append(Words(self.index, "\n\n" + notice, kind=True))
+        self.ended = True
+        return [*events, End(self.index, reason)]
+
+    async def _judge_json(self, raw: str) -> Judged:
+        context = self._context
+        judged = await judge_json(
+            context.tenant.guard,
+            raw,
+            context.prepared.conversation,
+            band=context.band,
+            strict=context.prepared.strict,
+        )
+        self.verdict = self.verdict.merge(judged.verdict)
+        return judged
+
+    async def _checked_tools(self) -> tuple[ToolCall, ...]:
+        offered = {tool.name for tool in self._context.call.tools}
+        calls = []
+        for index, parts in sorted(self._tools.items()):
+            if parts.name not in offered:
+                continue  # a name that nobody offered is a text that nobody checked
+            judged = await self._judge_json("".join(parts.arguments))
+            if judged.verdict.action.answers:
+                return ()
+            whole_id = _IDENTIFIER.fullmatch(parts.id)
+            call_id = parts.id if whole_id else f"call_{self._context.request_id}_{index}"
+            calls.append(ToolCall(call_id, parts.name, judged.text))
+        return tuple(calls)
+
+
+def is_index(value: Any, count: int) -> TypeGuard[int]:
+    """Whether a JSON value is a whole number from 0 to below ``count``."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < count
+
+
+def _text_of(content: Any) -> str:
+    """Return a content's text; some servers send a list of parts."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        texts = [part.get("text") for part in content if isinstance(part, dict)]
+        return "".join(text for text in texts if isinstance(text, str))
+    return ""

@@ -1,0 +1,360 @@
+"""One request from the caller's words to the reply's last byte."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import time
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from kidrails_guard.proxy.body import CallerLeft
+from kidrails_guard.proxy.call import Call
+from kidrails_guard.proxy.choice import Choice, Context
+from kidrails_guard.proxy.events import Event
+from kidrails_guard.proxy.intake import Intake, Prepared, VerdictMemory
+from kidrails_guard.proxy.problems import Problem
+from kidrails_guard.proxy.reply import StreamedReply, WholeReply, blocked_reply
+from kidrails_guard.proxy.seams import (
+    AuditEvent,
+    AuditFailed,
+    AuditSink,
+    Meter,
+    Tenant,
+)
+from kidrails_guard.proxy.settings import Settings
+from kidrails_guard.proxy.upstream import Upstream
+from kidrails_guard.proxy.wire import Writer
+from kidrails_guard.types import Action, AgeBand, Stage, Verdict
+
+_log: Final = logging.getLogger("kidrails.proxy")
+
+Note = Literal["", "upstream_failed", "caller_left", "shutdown", "cached"]
+
+
+class ShuttingDown(Exception):
+    """The server was told to stop, and this stream has had its time."""
+
+
+@dataclass(slots=True)
+class Service:
+    """What all requests share.
+
+    Attributes:
+        settings: the operator's choices.
+        upstream: the model server.
+        audit: writes down what was decided.
+        meter: counts.
+        memory: verdicts on earlier turns.
+        open_streams: to end kindly when the server stops.
+        draining: whether the server was told to stop.
+    """
+
+    settings: Settings
+    upstream: Upstream
+    audit: AuditSink
+    meter: Meter
+    memory: VerdictMemory
+    open_streams: set[StreamedReply] = field(default_factory=set)
+    draining: bool = False
+
+    def drain(self) -> None:
+        """Let open streams finish within the operator's time, then end them kindly."""
+        if not self.draining:
+            self.draining = True
+            loop = asyncio.get_running_loop()
+            loop.call_later(self.settings.shutdown_s, self._end_streams)
+
+    def _end_streams(self) -> None:
+        for stream in list(self.open_streams):
+            stream.stop(ShuttingDown())
+
+    def count_failure(self, problem: Problem) -> None:
+        """Count what went wrong."""
+        self.meter.failure(problem.failure)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, and under which identifiers."""
+
+    tenant: Tenant
+    band: AgeBand
+    request_id: str
+    session: str = field(default="", repr=False)
+
+
+class Exchange:
+    """Answers one request.
+
+    Args:
+        service: what all requests share.
+        caller: who asks.
+        call: what is wanted.
+        writer: the form of the answer.
+    """
+
+    def __init__(self, service: Service, caller: Caller, call: Call, writer: Writer) -> None:
+        self._service, self._caller = service, caller
+        self._call, self._writer = call, writer
+
+    async def answer(self, finished: Callable[[int], None]) -> Response:
+        """Return the response; ``finished`` is told the status at its end.
+
+        Raises:
+            Problem: there is no answer; nothing has been sent.
+        """
+        service, caller, call = self._service, self._caller, self._call
+        intake = Intake(caller.tenant, caller.band, service.memory)
+        prepared = await intake.prepare(call, model=service.settings.model or call.model)
+        verdict = prepared.verdict
+        service.meter.verdict(caller.tenant.name, Stage.INPUT, verdict.action, verdict.hazard)
+        await self._record(prepared.text, verdict)
+        context = Context(call, prepared, caller.tenant, caller.band, caller.request_id)
+        if verdict.action.answers:
+            events = blocked_reply(context, verdict)
+            if caller.tenant.guard.policy.on_block == "error":
+                raise Problem(400, "content_filter", context.kind_words(verdict), param="messages")
+            headers = self._headers(prepared, verdict, answered=Stage.INPUT)
+            if not call.stream:
+                return self._whole(events, headers, finished)
+            return EventStream(self._written(events), headers, finished)
+        if call.stream:
+            return await self._streamed(context, prepared, finished)
+        answer = await service.upstream.chat(prepared.body)
+        reply = WholeReply(context, answer)
+        events = await reply.events(service.meter)
+        await self._record_choices(reply.choices, "")
+        said = _merged(reply.choices)
+        if said.action.answers and caller.tenant.guard.policy.on_block == "error":
+            raise Problem(400, "content_filter", context.kind_words(said))
+        merged = max((verdict, said), key=lambda v: v.action)
+        answered = Stage.OUTPUT if said.action.answers else None
+        return self._whole(events, self._headers(prepared, merged, answered=answered), finished)
+
+    async def _streamed(
+        self, context: Context, prepared: Prepared, finished: Callable[[int], None]
+    ) -> Response:
+        service = self._service
+        chunks = await service.upstream.chat_stream(self._stream_body(prepared.body))
+        reply = StreamedReply(
+            context, chunks, meter=service.meter, heartbeat_s=service.settings.heartbeat_s
+        )
+        headers = self._headers(prepared, prepared.verdict, answered=None)
+        return EventStream(
+            self._passed(reply, context),
+            headers,
+            finished,
+            caller_left=lambda: reply.stop(CallerLeft()),
+        )
+
+    def _stream_body(self, body: dict[str, Any]) -> dict[str, Any]:
+        if self._call.usage_wanted or self._call.route == "responses":
+            return {**body, "stream_options": {"include_usage": True}}
+        return body
+
+    async def _written(self, events: list[Event]) -> AsyncGenerator[bytes, None]:
+        yield self._writer.begin()
+        for event in events:
+            yield self._writer.write(event)
+        yield self._writer.end()
+
+    async def _passed(self, reply: StreamedReply, context: Context) -> AsyncGenerator[bytes, None]:
+        """Write a reply as it passes; whatever happens, it ends as a stream should."""
+        service, writer = self._service, self._writer
+        service.open_streams.add(reply)
+        service.meter.streams(1)
+        note: Note = ""
+        try:
+            yield writer.begin()
+            async for event in reply:
+                data = writer.write(event)
+                if data:
+                    yield data
+            note = self._why(reply.error)
+        except Exception as error:
+            note = self._why(error)
+            for choice in reply.choices:
+                if not choice.ended:
+                    for event in choice.interrupt():
+                        yield writer.write(event)
+        finally:
+            service.open_streams.discard(reply)
+            service.meter.streams(-1)
+        try:
+            await self._record_choices(reply.choices, note, streamed=True)
+        except Problem as problem:
+            # What has left cannot be called back; the next request meets the full disk first.
+            service.count_failure(problem)
+        yield writer.end()
+
+    def _why(self, error: Exception | None) -> Note:
+        """Count what ended a stream too early, and name it for the audit."""
+        if error is None:
+            return ""
+        if isinstance(error, CallerLeft):
+            return "caller_left"
+        if isinstance(error, ShuttingDown):
+            return "shutdown"
+        if isinstance(error, Problem):
+            self._service.count_failure(error)
+            _log.warning("%s upstream: %s", self._caller.request_id, error.code)
+        else:
+            self._service.meter.failure("internal")
+            _log.error("%s internal: %s", self._caller.request_id, where(error))
+        return "upstream_failed"
+
+    def _headers(
+        self, prepared: Prepared, verdict: Verdict, *, answered: Stage | None
+    ) -> dict[str, str]:
+        caller = self._caller
+        headers = {
+            "x-kidrails-action": verdict.action.label,
+            "x-kidrails-policy": caller.tenant.policy_digest[:12],
+        }
+        if answered is not None:
+            headers["x-kidrails-answered"] = str(answered)
+        if prepared.left_out:
+            headers["x-kidrails-left-out"] = ", ".join(prepared.left_out)
+        if self._call.ignored:
+            headers["x-kidrails-ignored"] = ", ".join(self._call.ignored)
+        if self._service.settings.operator_headers:
+            headers["x-kidrails-hazards"] = ", ".join(verdict.hazards)
+            if verdict.failed:
+                headers["x-kidrails-failed"] = ", ".join(verdict.failed)
+        return headers
+
+    def _whole(
+        self, events: list[Event], headers: dict[str, str], finished: Callable[[int], None]
+    ) -> Response:
+        finished(200)
+        return json_response(self._writer.whole(events), headers=headers)
+
+    async def _record_choices(
+        self, choices: list[Choice], note: Note, *, streamed: bool = False
+    ) -> None:
+        tenant = self._caller.tenant.name
+        for choice in choices:
+            verdict = choice.verdict
+            self._service.meter.verdict(tenant, Stage.OUTPUT, verdict.action, verdict.hazard)
+            await self._record(
+                choice.text, verdict, withheld=choice.withheld, streamed=streamed, note=note
+            )
+
+    async def _record(
+        self,
+        text: str,
+        verdict: Verdict,
+        *,
+        withheld: int = 0,
+        streamed: bool = False,
+        note: Note = "",
+    ) -> None:
+        caller = self._caller
+        event = AuditEvent(
+            request_id=caller.request_id,
+            tenant=caller.tenant.name,
+            session=caller.session,
+            band=caller.band,
+            verdict=verdict,
+            text=text,
+            policy_digest=caller.tenant.policy_digest,
+            model=self._call.model,
+            withheld_characters=withheld,
+            streamed=streamed,
+            note=note,
+        )
+        try:
+            await self._service.audit.record(event)
+        except AuditFailed:
+            raise Problem(
+                503,
+                "audit_unavailable",
+                "the audit log cannot be written, and this service gives no unrecorded answers; "
+                "its operator finds the reason in the log",
+                failure="audit",
+                retry_after_s=5,
+            ) from None
+
+
+def _merged(choices: list[Choice]) -> Verdict:
+    verdict = Verdict(Action.ALLOW, stage=Stage.OUTPUT)
+    for choice in choices:
+        verdict = verdict.merge(choice.verdict)
+    return verdict
+
+
+def where(error: BaseException) -> str:
+    """Return an error's type and place; its message could hold a child's words."""
+    trace, place = error.__traceback__, ""
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        place = f"{os.path.basename(code.co_filename)}:{trace.tb_lineno}"  # noqa: PTH119
+        trace = trace.tb_next
+    return f"{type(error).__name__} at {place}"
+
+
+def json_response(
+    value: Any, *, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    """Return a JSON response."""
+    data = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return Response(data, status, headers, "application/json")
+
+
+class EventStream(Response):
+    """Sends server-sent events, and notices when nobody listens any more.
+
+    Args:
+        parts: the stream's bytes; run to its end even when the caller has left, so that what was
+            decided is recorded.
+        headers: beside the content type.
+        finished: told the status at the end.
+        caller_left: called when the connection closes before the end.
+    """
+
+    def __init__(
+        self,
+        parts: AsyncGenerator[bytes, None],
+        headers: dict[str, str],
+        finished: Callable[[int], None],
+        *,
+        caller_left: Callable[[], None] | None = None,
+    ) -> None:
+        self._parts, self._finished, self._caller_left = parts, finished, caller_left
+        headers = {**headers, "cache-control": "no-store", "x-accel-buffering": "no"}
+        self.status_code, self.background = 200, None
+        self.media_type = "text/event-stream"
+        self.init_headers(headers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events."""
+        watcher = asyncio.create_task(self._watch(receive))
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            async for part in self._parts:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            watcher.cancel()
+            await self._parts.aclose()
+            self._finished(200)
+
+    async def _watch(self, receive: Receive) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                if self._caller_left is not None:
+                    self._caller_left()
+                return
+
+
+def milliseconds_since(start: float) -> float:
+    """Return milliseconds since a reading of ``time.perf_counter``."""
+    return round((time.perf_counter() - start) * 1000, 1)

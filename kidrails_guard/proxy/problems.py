@@ -1,0 +1,71 @@
+"""What goes wrong in a request, in the shape in which OpenAI's clients expect to be told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kidrails_guard.errors import KidRailsError
+from kidrails_guard.proxy.seams import Failure
+
+
+class Problem(KidRailsError):
+    """A request ends with an HTTP error.
+
+    Args:
+        status: the HTTP status.
+        code: OpenAI's ``error.code``; clients branch on it.
+        message: what was wrong, where, what is accepted, what to do; never a child's words.
+        param: the request's field, where one is to blame.
+        failure: what to count.
+        retry_after_s: when to come back, for 429 and 503.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        failure: Failure = "bad_request",
+        retry_after_s: int | None = None,
+    ) -> None:
+        self.status, self.code, self.param = status, code, param
+        self.failure, self.retry_after_s = failure, retry_after_s
+        super().__init__(message)
+
+    @property
+    def kind(self) -> str:
+        """OpenAI's ``error.type``."""
+        if self.status == 429:
+            return "rate_limit_error"
+        return "invalid_request_error" if self.status < 500 else "api_error"
+
+    def body(self) -> dict[str, Any]:
+        """Return the JSON body."""
+        error = {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}
+        return {"error": error}
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers that belong to it."""
+        return {} if self.retry_after_s is None else {"retry-after": str(self.retry_after_s)}
+
+
+def bad_field(param: str, problem: str, *, code: str = "invalid_value") -> Problem:
+    """Return the error for one field of the request, as ``param: problem``."""
+    return Problem(400, code, f"{param}: {problem}", param=param)
+
+
+class UpstreamProblem(Problem):
+    """The model server did not answer as OpenAI's API does; its own words are not passed on."""
+
+    def __init__(
+        self,
+        failure: Failure,
+        message: str,
+        *,
+        status: int = 502,
+        code: str = "upstream_error",
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(status, code, message, failure=failure, retry_after_s=retry_after_s)

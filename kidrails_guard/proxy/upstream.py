@@ -1,0 +1,348 @@
+"""The model server behind the proxy: what it is asked, and everything that it can get wrong.
+
+Nothing that an upstream says leaves unchecked, so its error messages do not either: they are
+replaced by our own words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final, Protocol
+
+import httpx
+
+from kidrails_guard.errors import UpstreamError
+from kidrails_guard.proxy.problems import Problem, UpstreamProblem
+from kidrails_guard.proxy.settings import Settings
+from kidrails_guard.proxy.sse import EventReader
+
+Json = dict[str, Any]
+
+MOST_BYTES: Final = 16 * 1024 * 1024
+"""Of one whole answer."""
+
+
+class Upstream(Protocol):
+    """Asks a model. Every method raises `UpstreamProblem` and nothing else on a failure."""
+
+    async def chat(self, body: Json) -> Json:
+        """Return a ``chat.completion``."""
+        ...
+
+    async def chat_stream(self, body: Json) -> AsyncGenerator[Json, None]:
+        """Return the stream of ``chat.completion.chunk``, once the upstream has accepted."""
+        ...
+
+    async def embeddings(self, body: Json) -> Json:
+        """Return embeddings."""
+        ...
+
+    async def models(self) -> Json:
+        """Return the list of models."""
+        ...
+
+    async def ready(self) -> bool:
+        """Whether it answers now."""
+        ...
+
+    async def close(self) -> None:
+        """Release connections."""
+        ...
+
+
+class HttpUpstream:
+    """An OpenAI-compatible API behind a URL.
+
+    The transport is used without a client: no redirects are followed, no cookies kept, no proxy
+    taken from the environment, by construction.
+    """
+
+    def __init__(
+        self, settings: Settings, *, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        self._base = httpx.URL(settings.upstream)
+        self._timeouts = {
+            "connect": settings.connect_timeout_s,
+            "read": settings.read_timeout_s,
+            "write": settings.read_timeout_s,
+            "pool": settings.connect_timeout_s,
+        }
+        self._longest_s = settings.answer_timeout_s
+        self._transport = transport or httpx.AsyncHTTPTransport(
+            limits=httpx.Limits(
+                max_connections=settings.upstream_connections,
+                max_keepalive_connections=min(100, settings.upstream_connections),
+                keepalive_expiry=30,
+            ),
+            trust_env=False,
+        )
+        self._headers = [
+            (b"host", self._base.netloc),
+            (b"accept", b"application/json, text/event-stream"),
+            (b"accept-encoding", b"identity"),
+            (b"user-agent", b"kidrails"),
+        ]
+        if settings.upstream_key:
+            self._headers.append((b"authorization", b"Bearer " + settings.upstream_key.encode()))
+
+    async def chat(self, body: Json) -> Json:
+        """Return a ``chat.completion``."""
+        async with self._answer("POST", "/chat/completions", body) as response:
+            return await self._object(response)
+
+    async def chat_stream(self, body: Json) -> AsyncGenerator[Json, None]:
+        """Return the stream of chunks, once the upstream has accepted the request."""
+        answer = self._answer("POST", "/chat/completions", {**body, "stream": True})
+        response = await answer.__aenter__()
+
+        async def chunks() -> AsyncGenerator[Json, None]:
+            try:
+                async for chunk in self._chunks(response):
+                    yield chunk
+            finally:
+                await answer.__aexit__(None, None, None)
+
+        return chunks()
+
+    async def embeddings(self, body: Json) -> Json:
+        """Return embeddings."""
+        async with self._answer("POST", "/embeddings", body) as response:
+            return await self._object(response)
+
+    async def models(self) -> Json:
+        """Return the list of models."""
+        async with self._answer("GET", "/models", None) as response:
+            return await self._object(response)
+
+    async def ready(self) -> bool:
+        """Whether it lists its models now."""
+        try:
+            async with asyncio.timeout(3):
+                await self.models()
+        except UpstreamProblem as problem:
+            # Reached, and of a kind that does not list models.
+            return problem.code in {"model_not_found", "upstream_refused"}
+        except TimeoutError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Release connections."""
+        await self._transport.aclose()
+
+    @asynccontextmanager
+    async def _answer(
+        self, method: str, path: str, body: Json | None
+    ) -> AsyncIterator[httpx.Response]:
+        response = await self._send(method, path, body)
+        try:
+            if response.status_code != 200:
+                raise await _refused(response)
+            if response.headers.get("content-encoding", "identity") != "identity":
+                raise bad_answer("a compressed body that was not asked for")
+            yield response
+        finally:
+            await response.aclose()
+
+    async def _send(self, method: str, path: str, body: Json | None) -> httpx.Response:
+        content = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()
+        headers = self._headers
+        if body is not None:
+            headers = [
+                *headers,
+                (b"content-type", b"application/json"),
+                (b"content-length", str(len(content)).encode()),
+            ]
+        request = httpx.Request(
+            method,
+            self._base.copy_with(raw_path=self._base.raw_path + path.encode()),
+            headers=headers,
+            content=content,
+            extensions={"timeout": self._timeouts},
+        )
+        for attempt in (1, 2):
+            try:
+                return await self._transport.handle_async_request(request)
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
+                # A kept connection that the server has closed meanwhile: once more, on a new one.
+                if attempt == 2:
+                    raise _unreachable(error) from None
+            except httpx.ReadTimeout:
+                raise _too_slow() from None
+            except httpx.TransportError as error:
+                raise _unreachable(error) from None
+        raise AssertionError("unreachable")
+
+    async def _object(self, response: httpx.Response) -> Json:
+        parts, size = [], 0
+        try:
+            async with asyncio.timeout(self._longest_s):
+                async for part in response.stream:  # type: ignore[union-attr]
+                    parts.append(part)
+                    size += len(part)
+                    if size > MOST_BYTES:
+                        raise bad_answer(f"more than {MOST_BYTES} bytes")
+        except (httpx.ReadTimeout, TimeoutError):
+            raise _too_slow() from None
+        except httpx.TransportError:
+            raise _broken_off() from None
+        return _as_object(b"".join(parts))
+
+    async def _chunks(self, response: httpx.Response) -> AsyncIterator[Json]:
+        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind not in {"text/event-stream", ""}:
+            raise bad_answer(f"the content type {_word(kind)} instead of a stream of events")
+        reader, size = EventReader(), 0
+        try:
+            async with asyncio.timeout(self._longest_s):
+                async for part in response.stream:  # type: ignore[union-attr]
+                    size += len(part)
+                    if size > 4 * MOST_BYTES:
+                        raise bad_answer(f"more than {4 * MOST_BYTES} bytes")
+                    for data in reader.feed(part):
+                        if data == b"[DONE]":
+                            return
+                        yield _as_object(data)
+                for data in reader.finish():
+                    if data != b"[DONE]":
+                        yield _as_object(data)
+        except (httpx.ReadTimeout, TimeoutError):
+            raise _too_slow() from None
+        except httpx.TransportError:
+            raise _broken_off() from None
+        except UpstreamError as error:
+            raise bad_answer(str(error)) from None
+
+
+def _as_object(data: bytes) -> Json:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        raise bad_answer("something that is not JSON") from None
+    if not isinstance(value, dict):
+        raise bad_answer("JSON that is not an object")
+    if value.get("error"):
+        raise UpstreamProblem(
+            "upstream_status", "the model server reported an error while answering; try again"
+        )
+    return value
+
+
+async def _refused(response: httpx.Response) -> UpstreamProblem:
+    """Return what an HTTP status other than 200 means for the caller."""
+    status = response.status_code
+    code = ""
+    try:
+        async with asyncio.timeout(5):
+            start = b""
+            async for part in response.stream:  # type: ignore[union-attr]
+                start += part
+                if len(start) > 65_536:
+                    break
+        error = json.loads(start).get("error")
+        code = str(error.get("code") or "") if isinstance(error, dict) else ""
+    except (ValueError, AttributeError, TimeoutError, RecursionError, httpx.TransportError):
+        pass
+    if status in {301, 302, 303, 307, 308}:
+        return bad_answer(f"HTTP {status}: redirects are not followed, give its final URL")
+    if code == "context_length_exceeded":
+        return UpstreamProblem(
+            "upstream_status",
+            "messages: longer than the model's context; send fewer or shorter ones",
+            status=400,
+            code=code,
+        )
+    if status == 404:
+        return UpstreamProblem(
+            "upstream_status",
+            "model: the model server does not know it, or has no such route; GET /v1/models lists "
+            "its models",
+            status=404,
+            code="model_not_found",
+        )
+    if status in {401, 403}:
+        return UpstreamProblem(
+            "upstream_status",
+            f"the model server refused the proxy's key (HTTP {status}); its operator sets "
+            "KIDRAILS_UPSTREAM_KEY",
+            code="upstream_refused",
+        )
+    if status == 429:
+        after = response.headers.get("retry-after", "")
+        return UpstreamProblem(
+            "upstream_status",
+            "the model server is busy; try again later",
+            status=429,
+            code="rate_limit_exceeded",
+            retry_after_s=int(after[:5]) if after.isdigit() else None,
+        )
+    if 400 <= status < 500:
+        return UpstreamProblem(
+            "upstream_status",
+            f"the model server did not accept the request (HTTP {status}); leave out options that "
+            "it does not know",
+            status=400,
+            code="upstream_rejected_request",
+        )
+    return UpstreamProblem(
+        "upstream_status", f"the model server failed (HTTP {status}); try again in a moment"
+    )
+
+
+def bad_answer(what: str) -> UpstreamProblem:
+    """Return the error for an answer that is not OpenAI's.
+
+    Args:
+        what: what came instead, in our words.
+    """
+    return UpstreamProblem(
+        "upstream_garbage",
+        f"the model server sent {what}; the operator checks --upstream, e.g. that it ends in /v1",
+        code="upstream_invalid_response",
+    )
+
+
+def _unreachable(error: httpx.TransportError) -> UpstreamProblem:
+    slow = isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout)
+    return UpstreamProblem(
+        "upstream_timeout" if slow else "upstream_unreachable",
+        f"the model server cannot be reached ({type(error).__name__}); is it running? GET /ready "
+        "says when it is back",
+        status=503,
+        code="upstream_unreachable",
+        retry_after_s=2,
+    )
+
+
+def _too_slow() -> UpstreamProblem:
+    return UpstreamProblem(
+        "upstream_timeout",
+        "the model server did not answer in time; try again, or ask for less",
+        status=504,
+        code="upstream_timeout",
+    )
+
+
+def _broken_off() -> UpstreamProblem:
+    return UpstreamProblem(
+        "upstream_broken_off",
+        "the model server broke off in the middle of its answer; try again",
+        code="upstream_broken_off",
+    )
+
+
+def _word(text: str) -> str:
+    return repr(text[:60]) if text.isascii() and text.isprintable() else "unknown"
+
+
+def empty_answer() -> Problem:
+    """Return the error for an answer without a single choice."""
+    return bad_answer("an answer without choices")
+
+
+def ended_early() -> Problem:
+    """Return the error for a stream that ended before the answer did."""
+    return _broken_off()
