@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument(
         "--gate",
         choices=("off", "rules", "full"),
-        default="off",
-        help="ask the guard about made rows: not (default), its fast checks, or the classifier too",
+        default="rules",
+        help="ask the guard about made rows: not, its fast checks (default), or the classifier too",
     )
     build.add_argument("--sources", type=Path, metavar="DIR", help="folder with public sets")
     build.add_argument(
@@ -82,7 +82,7 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
         help="upstream's profile pool and stages instead of our own personas",
     )
     parser.add_argument("--hazard", nargs="*", metavar="K??", help="only these; default: all")
-    parser.add_argument("--gate", choices=("off", "rules", "full"), default="off")
+    parser.add_argument("--gate", choices=("off", "rules", "full"), default="rules")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

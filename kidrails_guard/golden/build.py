@@ -38,6 +38,7 @@ from kidrails_guard.golden.read import (
     golden_files,
 )
 from kidrails_guard.golden.rows import (
+    WRITTEN_HERE,
     Drop,
     Rejected,
     Row,
@@ -143,7 +144,7 @@ def build(options: BuildOptions, *, progress: Progress = _silent) -> BuildResult
         [*texts, *public],
         [
             ("labels", check_labels(guard.policy)),
-            ("contradictions", drop_contradictions([*golden, *texts])),
+            ("contradictions", drop_contradictions([*golden, *texts, *public])),
             ("decontaminate", decontaminate(overlap)),
         ],
     )
@@ -168,7 +169,7 @@ def build(options: BuildOptions, *, progress: Progress = _silent) -> BuildResult
     maker = Maker(teacher, gate, overlap, ledger, options.seed, progress)
     made = maker.make("conversations", golden, personas, per_row=options.per_row)
     made += generated_rows(options.generated, golden, gate, overlap, ledger)
-    written = [row for row in texts if row.source == "written for this project"]
+    written = [row for row in texts if row.source == WRITTEN_HERE]
     made_texts = maker.make("guard texts", written, personas, per_row=options.per_text)
 
     progress("write", 0)

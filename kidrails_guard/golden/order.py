@@ -51,7 +51,7 @@ class GenerateOptions:
     personas: int = 400
     profiles: Sequence[Path] | None = None
     hazard: Sequence[str] | None = None
-    gate: Depth = "off"
+    gate: Depth = "rules"
 
 
 def chosen_rows(hazards: Sequence[str] | None) -> list[Row]:

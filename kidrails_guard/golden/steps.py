@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from kidrails_guard.golden.near import NEAR, NearIndex, clusters
-from kidrails_guard.golden.rows import Drop, Row, Step
+from kidrails_guard.golden.rows import WRITTEN_HERE, Drop, Row, Step
 from kidrails_guard.golden.schema import MAX_TEXT, Split, Turn
 from kidrails_guard.golden.textform import fold, ngrams, normalise
 from kidrails_guard.policy import Policy
@@ -23,6 +23,8 @@ web pages; children's messages are shorter, so fewer are asked for.
 
 _SHORTEST: Final = 3
 """Shorter messages ("yes", "knock knock") mean nothing without their context: never an overlap."""
+
+_SPECIAL: Final = frozenset({"howto"})
 
 EVAL_DIGITS: Final = frozenset("0123")
 
@@ -84,8 +86,9 @@ def cases_for(row: Row, policy: Policy) -> tuple[str, ...]:
         )
         == row.action
     ]
-    # Where a named case says it, no case says it too: the name is the fuller label.
-    named = tuple(case for case in fitting if case)
+    # Where a named case says it, no case says it too: the name is the fuller label. Asking how
+    # ("howto") is something of its own, so it is only named where nothing else fits.
+    named = tuple(case for case in fitting if case and not (case in _SPECIAL and "" in fitting))
     return named or tuple(fitting)
 
 
@@ -122,19 +125,33 @@ def drop_near_copies(threshold: float = NEAR) -> Step:
 
 
 def drop_contradictions(rows: Sequence[Row]) -> Step:
-    """Return a step that drops texts which stand under two labels with the same context."""
-    labels: dict[str, set[str]] = {}
+    """Return a step that drops texts which stand under two labels in one context.
+
+    What was written here outranks what was imported; a golden row stays in any case.
+
+    Args:
+        rows: all rows that the step may meet, and golden ones that it must not contradict.
+    """
+    written: dict[str, set[str]] = {}
+    anywhere: dict[str, set[str]] = {}
     for row in rows:
-        key = f"{row.stage} {fold(row.in_context)}"
-        labels.setdefault(key, set()).add("+".join(row.hazards))
+        key, label = _labelled(row)
+        anywhere.setdefault(key, set()).add(label)
+        if row.source == WRITTEN_HERE:
+            written.setdefault(key, set()).add(label)
 
     def step(row: Row) -> Row | Drop:
-        found = labels[f"{row.stage} {fold(row.in_context)}"]
-        if len(found) > 1 and row.kind == "text":
-            return Drop("one text, two labels", " and ".join(sorted(found)))
-        return row
+        key, label = _labelled(row)
+        found = written.get(key) or anywhere[key]
+        if row.kind == "qa" or found == {label}:
+            return row
+        return Drop("one text, two labels", " and ".join(sorted(anywhere[key])))
 
     return step
+
+
+def _labelled(row: Row) -> tuple[str, str]:
+    return f"{row.stage} {fold(row.in_context)}", "+".join(row.hazards)
 
 
 class Overlap:
