@@ -98,7 +98,13 @@ class Proxy:
             def finished(status: int) -> None:
                 seconds = time.perf_counter() - start
                 self.service.meter.request(name, status, seconds)
-                _log.info("%s %s %d %.1f ms", request_id, name, status, milliseconds_since(start))
+                fields = {
+                    "request_id": request_id,
+                    "route": name,
+                    "status": status,
+                    "ms": milliseconds_since(start),
+                }
+                _log.info("%s %s %d", request_id, name, status, extra={"fields": fields})
 
             try:
                 response = await handler(request, request_id, finished)

@@ -1,0 +1,209 @@
+"""What `kidrails serve` puts together: a value that every worker process can be given."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from kidrails_guard.errors import UsageError
+from kidrails_guard.guard import Guard
+from kidrails_guard.policy import Policy, load_policy
+from kidrails_guard.proxy import seams
+from kidrails_guard.proxy.app import build_app, make_upstream
+from kidrails_guard.proxy.exchange import Service
+from kidrails_guard.proxy.settings import Settings
+from kidrails_guard.types import AgeBand
+
+
+@dataclass(frozen=True, slots=True)
+class Smtp:
+    """The mail server for alerts."""
+
+    host: str
+    sender: str
+    port: int = 587
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """Everything that the operator chose.
+
+    Attributes:
+        settings: of the proxy.
+        policy: path of the policy; None is the default one.
+        band: age band of everyone who calls, where there are no keys.
+        keys: path of the key file; None serves anyone.
+        audit: folder of the audit log; None keeps none.
+        audit_days: how long it is kept.
+        audit_text_days: how long texts are kept, encrypted; None keeps none.
+        audit_on_failure: what a log that cannot be written means for a request.
+        sessions: ``memory`` or a Redis URL.
+        metrics: whether ``/metrics`` is there.
+        webhooks: URLs that are told of a crisis.
+        webhook_hosts: private hosts that a webhook may name.
+        emails: addresses that are told of a crisis.
+        smtp: the mail server for them.
+        alert_text: whether an alert carries the child's words.
+    """
+
+    settings: Settings
+    policy: str | None = None
+    band: AgeBand | None = None
+    keys: str | None = None
+    audit: str | None = None
+    audit_days: int = 30
+    audit_text_days: int | None = None
+    audit_on_failure: Literal["refuse", "continue"] = "refuse"
+    sessions: str = "memory"
+    metrics: bool = False
+    webhooks: tuple[str, ...] = ()
+    webhook_hosts: tuple[str, ...] = ()
+    emails: tuple[str, ...] = ()
+    smtp: Smtp | None = None
+    alert_text: bool = False
+
+    def to_json(self) -> str:
+        """Return it as text for a worker's environment."""
+        values = asdict(self)
+        values["settings"]["pass_fields"] = sorted(self.settings.pass_fields)
+        return json.dumps(values)
+
+    @classmethod
+    def from_json(cls, text: str) -> Deployment:
+        """Return what `to_json` wrote."""
+        values = json.loads(text)
+        settings = values.pop("settings")
+        settings["pass_fields"] = frozenset(settings["pass_fields"])
+        band, smtp = values.pop("band"), values.pop("smtp")
+        for name in ("webhooks", "webhook_hosts", "emails"):
+            values[name] = tuple(values[name])
+        return cls(
+            settings=Settings(**settings),
+            band=AgeBand(band) if band else None,
+            smtp=Smtp(**smtp) if smtp else None,
+            **values,
+        )
+
+    def load_policy(self) -> Policy:
+        """Return the policy.
+
+        Raises:
+            PolicyError: it is wrong.
+            UsageError: it does not serve the band.
+        """
+        policy = load_policy(self.policy)
+        if self.band is not None and self.band not in policy.bands:
+            raise UsageError(
+                f"--band: {self.band} is not served by policy {policy.name!r}; accepted: "
+                f"{', '.join(policy.bands)}"
+            )
+        return policy
+
+    def check(self) -> None:
+        """Load what every worker will load, so that an error is said once and at once.
+
+        Raises:
+            KidRailsError: the policy, a check, the key file or the upstream is wrong.
+        """
+        self.tenants(seams.NoMeter())
+        make_upstream(self.settings)
+
+    def tenants(self, meter: seams.Meter) -> seams.Tenants:
+        """Return who may call.
+
+        Raises:
+            KidRailsError: the policy, a check or the key file is wrong.
+        """
+        policy = self.load_policy()
+        if self.keys is None:
+            return seams.OneTenant(Guard(policy, observer=meter.check), band=self.band)
+        from kidrails_guard.proxy.keys import KeyedTenants
+
+        return KeyedTenants(Path(self.keys), policy, observer=meter.check)
+
+    def audit_sink(self, meter: seams.Meter) -> seams.AuditSink:
+        """Return where events are written, with alerts where there are any."""
+        sink: seams.AuditSink = seams.NoAudit()
+        if self.audit is not None:
+            from kidrails_guard.audit import AuditLog
+
+            sink = AuditLog(
+                Path(self.audit),
+                retention_days=self.audit_days,
+                text_retention_days=self.audit_text_days,
+                on_failure=self.audit_on_failure,
+            )
+        if not self.webhooks and not self.emails:
+            return sink
+        from kidrails_guard.alerts import AlertingSink, Email, Notifier, Webhook
+
+        allowed = frozenset(self.webhook_hosts)
+        notifiers: list[Notifier] = [Webhook(url, allow=allowed) for url in self.webhooks]
+        if self.emails:
+            if self.smtp is None:
+                raise UsageError(
+                    "--alert-email: set KIDRAILS_SMTP_HOST and KIDRAILS_SMTP_FROM (and, where "
+                    "needed, KIDRAILS_SMTP_PORT, _USER, _PASSWORD)"
+                )
+            smtp = self.smtp
+            notifiers.append(
+                Email(
+                    host=smtp.host,
+                    sender=smtp.sender,
+                    to=self.emails,
+                    port=smtp.port,
+                    user=smtp.user,
+                    password=smtp.password,
+                )
+            )
+        return AlertingSink(sink, notifiers, with_text=self.alert_text)
+
+    def app(self, on_start: Callable[[Service], None] | None = None) -> Starlette:
+        """Return the application that one worker runs.
+
+        Raises:
+            KidRailsError: something that the operator chose does not hold.
+        """
+        meter: seams.Meter = seams.NoMeter()
+        routes: list[BaseRoute] = []
+        if self.metrics:
+            from kidrails_guard.proxy.metrics import PrometheusMeter
+
+            prometheus = meter = PrometheusMeter()
+
+            def expose(request: Request) -> Response:
+                page, kind = prometheus.exposition()
+                return Response(page, headers={"content-type": kind})
+
+            routes.append(Route("/metrics", expose))
+        return build_app(
+            self.settings,
+            tenants=self.tenants(meter),
+            audit=self.audit_sink(meter),
+            meter=meter,
+            routes=routes,
+            on_start=on_start,
+        )
+
+
+def describe(deployment: Deployment, *, url: str, workers: int) -> str:
+    """Return what the operator reads when the proxy is up."""
+    policy = deployment.load_policy()
+    band: Any = deployment.band or policy.fallback_band
+    who = f"keys {deployment.keys}" if deployment.keys else f"anyone, band {band}"
+    kept = deployment.audit or "no audit log"
+    return (
+        f"KidRails guards {deployment.settings.upstream} at {url}/v1\n"
+        f"  policy {policy.name} ({policy.digest()[:12]}), {who}, {kept}, {workers} worker"
+        f"{'s' if workers != 1 else ''}"
+    )

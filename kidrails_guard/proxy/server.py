@@ -1,0 +1,193 @@
+"""Runs the proxy with uvicorn: one process or several, and an end that cuts nobody off."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from types import FrameType
+from typing import Final
+
+import uvicorn
+from starlette.applications import Starlette
+from uvicorn.supervisors import Multiprocess
+
+from kidrails_guard.errors import UsageError
+from kidrails_guard.proxy.deployment import Deployment, describe
+from kidrails_guard.proxy.exchange import Service
+
+ENVIRONMENT: Final = "KIDRAILS_DEPLOYMENT"
+_MULTIPROCESS_METRICS: Final = "PROMETHEUS_MULTIPROC_DIR"
+_STARTUP_S: Final = 180.0
+
+
+class LogLines(logging.Formatter):
+    """One JSON object a line, so that a log collector needs no pattern."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as JSON; exceptions by type only, since their text may quote."""
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info and record.exc_info[0]:
+            line["exception"] = record.exc_info[0].__name__
+        return json.dumps(line, ensure_ascii=False)
+
+
+def set_up_logging(level: str, form: str) -> None:
+    """Log to stderr, as lines for people or as JSON for collectors."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        LogLines()
+        if form == "json"
+        else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    )
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    if level != "debug":
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+
+
+def drain_on_signal(service: Service) -> None:
+    """Begin to end open streams when the process is told to stop; uvicorn waits for them."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before = signal.getsignal(number)
+        if not callable(before):
+            continue
+
+        def handle(number: int, frame: FrameType | None, then: object = before) -> None:
+            loop.call_soon_threadsafe(service.drain)
+            if callable(then):
+                then(number, frame)
+
+        signal.signal(number, handle)
+
+
+def worker_app() -> Starlette:
+    """Return the application of a worker process, from its environment."""
+    level, form = os.environ.get("KIDRAILS_LOG", "info,text").split(",")
+    set_up_logging(level, form)
+    return Deployment.from_json(os.environ[ENVIRONMENT]).app(on_start=drain_on_signal)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises:
+        UsageError: the address is not this machine's, or the port is taken.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(
+            f"--port: cannot listen on {host}:{port} ({reason}); choose another with --port N"
+        ) from None
+    listener.listen(2048)
+    listener.set_inheritable(True)
+    return listener
+
+
+def serve(
+    deployment: Deployment,
+    *,
+    host: str,
+    port: int,
+    workers: int = 1,
+    log_level: str = "info",
+    log_form: str = "text",
+) -> int:
+    """Run the proxy until it is told to stop; return an exit status.
+
+    Raises:
+        KidRailsError: something that the operator chose does not hold.
+    """
+    set_up_logging(log_level, log_form)
+    if workers > 1:
+        deployment.check()
+    listener = bind(host, port)
+    port = listener.getsockname()[1]
+    shown = f"[{host}]" if ":" in host else host
+    url = f"http://{shown}:{port}"
+    os.environ[ENVIRONMENT] = deployment.to_json()
+    os.environ["KIDRAILS_LOG"] = f"{log_level},{log_form}"
+    config = uvicorn.Config(
+        "kidrails_guard.proxy.server:worker_app",
+        factory=True,
+        host=host,
+        port=port,
+        workers=workers,
+        http="h11",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        backlog=2048,
+        timeout_keep_alive=65,
+        timeout_graceful_shutdown=int(deployment.settings.shutdown_s) + 5,
+    )
+    ready = threading.Thread(
+        target=_say_when_ready, args=(describe(deployment, url=url, workers=workers), host, port)
+    )
+    ready.daemon = True
+    with contextlib.ExitStack() as stack:
+        if workers == 1:
+            config.app = deployment.app(on_start=drain_on_signal)
+            config.factory = False
+            ready.start()
+            server = uvicorn.Server(config)
+            # uvicorn ends gracefully and then raises the signal again; that is no failure.
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+            with contextlib.suppress(KeyboardInterrupt):
+                server.run(sockets=[listener])
+            return 0 if server.started else 1
+        if deployment.metrics and _MULTIPROCESS_METRICS not in os.environ:
+            folder = tempfile.mkdtemp(prefix="kidrails-metrics-")
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            os.environ[_MULTIPROCESS_METRICS] = folder
+        ready.start()
+        Multiprocess(config, sockets=[listener]).run()
+    return 0
+
+
+def _say_when_ready(text: str, host: str, port: int) -> None:
+    """Print the ready line once the proxy answers; a wildcard address is asked at home."""
+    asked = f"[{host}]" if ":" in host else host
+    with contextlib.suppress(ValueError):
+        if ipaddress.ip_address(host).is_unspecified:
+            asked = "[::1]" if ":" in host else "127.0.0.1"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    end = time.monotonic() + _STARTUP_S
+    while time.monotonic() < end:
+        with (
+            contextlib.suppress(OSError),
+            opener.open(f"http://{asked}:{port}/health", timeout=5) as response,
+        ):
+            if response.status == 200:
+                print(text, flush=True)
+                return
+        time.sleep(0.05)
