@@ -46,6 +46,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     validate.add_argument("files", type=Path, nargs="*", metavar="FILE", help="default: all")
     validate.add_argument("--json", action="store_true", help="print JSON")
 
+    stamp = verbs.add_parser("stamp", help="write id, case, split and provenance into golden rows")
+    stamp.add_argument("--check", action="store_true", help="change nothing; 1 if anything would")
+
+    schema = verbs.add_parser("schema", help="write data/schema.json from the models")
+    schema.add_argument("--check", action="store_true", help="change nothing; 1 if anything would")
+
+    card = verbs.add_parser("card", help="count the tables of data/README.md anew")
+    card.add_argument("--check", action="store_true", help="change nothing; 1 if anything would")
+
+    fetch = verbs.add_parser("fetch", help="check public sets in a folder, or download them")
+    fetch.add_argument("names", nargs="*", metavar="NAME", help="default: all of data/sources.yaml")
+    fetch.add_argument("--from", dest="origin", type=Path, metavar="DIR", help="a local folder")
+    fetch.add_argument("--to", type=Path, metavar="DIR", help="copy or download there")
+    fetch.add_argument(
+        "--accept-unpinned", action="store_true", help="keep downloads without a recorded sum"
+    )
+    fetch.add_argument("--json", action="store_true", help="print JSON")
+
+    imports = verbs.add_parser("import", help="read others' conversations into rows for review")
+    imports.add_argument("file", type=Path, metavar="FILE", help="JSON, JSON lines or CSV")
+    imports.add_argument(
+        "--out", type=Path, default=Path("build/data/review.jsonl"), metavar="FILE"
+    )
+    imports.add_argument("--format", choices=("upstream-seed", "columns", "sharegpt", "messages"))
+    imports.add_argument(
+        "--map",
+        default="",
+        metavar="OURS=THEIRS,…",
+        help="for columns: age, question, reply, system_prompt, conversation",
+    )
+    imports.add_argument("--source", required=True, help="where the file comes from")
+    imports.add_argument("--licence", required=True, help="SPDX name, or what the publisher says")
+    imports.add_argument("--claimed", choices=("safe", "unsafe", "unknown"), default="unknown")
+
 
 def _generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -88,7 +122,16 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run `kidrails data` and return its exit status."""
-    actions = {"build": _build, "generate": _generate, "validate": _validate}
+    actions = {
+        "build": _build,
+        "generate": _generate,
+        "validate": _validate,
+        "stamp": _stamp,
+        "schema": _schema,
+        "card": _card,
+        "fetch": _fetch,
+        "import": _import,
+    }
     return actions[args.action](args)
 
 
@@ -182,3 +225,91 @@ def _validate(args: argparse.Namespace) -> int:
             print(problem)
         print(f"{report.rows} rows, {len(report.problems)} problems", file=sys.stderr)
     return 1 if report.problems else 0
+
+
+def _stamp(args: argparse.Namespace) -> int:
+    from kidrails_guard.golden.stamp import stamp
+
+    changed = stamp(check=args.check)
+    return _changed([str(path) for path in changed], args.check, "kidrails data stamp")
+
+
+def _schema(args: argparse.Namespace) -> int:
+    from kidrails_guard.content import content_path
+    from kidrails_guard.files import write_atomic
+    from kidrails_guard.golden.schema import json_schema
+
+    path = content_path("data/schema.json")
+    text = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+    same = path.is_file() and path.read_text(encoding="utf-8") == text
+    if not same and not args.check:
+        write_atomic(path, text)
+    return _changed([] if same else [str(path)], args.check, "kidrails data schema")
+
+
+def _card(args: argparse.Namespace) -> int:
+    from kidrails_guard.golden.card import blocks, update_card
+
+    for name, make in blocks().items():
+        print(f"{name}\n\n{make()}")
+    changed = ["data/README.md"] if update_card(check=args.check) else []
+    return _changed(changed, args.check, "kidrails data card")
+
+
+def _changed(files: list[str], check: bool, command: str) -> int:
+    for name in files:
+        print(f"{name}: {f'is not up to date; run: {command}' if check else 'written'}")
+    if not files:
+        print("up to date", file=sys.stderr)
+    return 1 if files and check else 0
+
+
+def _fetch(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from kidrails_guard.golden.fetch import GOOD, Fetched, check_folder, chosen, download
+
+    if args.origin is None and args.to is None:
+        raise UsageError("fetch: give --from DIR to check a folder, or --to DIR to download")
+    found: list[Fetched] = []
+    for source in chosen(args.names):
+        if args.origin is not None:
+            found.append(check_folder(source, args.origin, copy_to=args.to))
+        else:
+            found.append(download(source, args.to, accept_unpinned=args.accept_unpinned))
+    if args.json:
+        print(json.dumps([asdict(item) for item in found], indent=2, ensure_ascii=False))
+    else:
+        for item in found:
+            print(f"{item.state:<11} {item.name:<24} {item.path or item.detail}")
+    # Named sets are wanted; of all sets, those that are not at hand are no mistake.
+    bad = [f for f in found if f.state not in GOOD and (args.names or f.state == "wrong sum")]
+    return 1 if bad else 0
+
+
+def _import(args: argparse.Namespace) -> int:
+    from kidrails_guard.golden.importers import (
+        guess_format,
+        import_records,
+        read_records,
+        write_review,
+    )
+
+    pairs = [part.partition("=") for part in args.map.split(",") if part]
+    wrong = [part for part in pairs if not part[1]]
+    if wrong:
+        raise UsageError(f"--map {wrong[0][0]!r}: needs OURS=THEIRS, e.g. question=prompt")
+    records = read_records(args.file)
+    imported = import_records(
+        records,
+        form=args.format or guess_format(records),
+        source=args.source,
+        licence=args.licence,
+        columns={ours.strip(): theirs.strip() for ours, _, theirs in pairs},
+        claimed=args.claimed,
+    )
+    write_review(args.out, imported)
+    for reason, count in imported.dropped.items():
+        print(f"{count:>7,} left out: {reason}")
+    print(f"{len(imported.rows):,} of {len(records):,} rows wait for review: {args.out}")
+    return 0

@@ -14,7 +14,8 @@ from typing import Any
 
 from kidrails_guard import __version__
 from kidrails_guard.content import content_path
-from kidrails_guard.files import dump_json, sha256_file
+from kidrails_guard.files import dump_json, sha256_file, write_atomic
+from kidrails_guard.golden.card import hub_card
 from kidrails_guard.golden.compose import OfflineTeacher
 from kidrails_guard.golden.export import (
     eval_rows,
@@ -206,6 +207,7 @@ def build(options: BuildOptions, *, progress: Progress = _silent) -> BuildResult
         "outputs": outputs,
     }
     dump_json(options.out / "manifest.json", manifest)
+    write_atomic(options.out / "README.md", hub_card(manifest, str(options.out)))
     return BuildResult(manifest, tuple(ledger.rejected))
 
 
