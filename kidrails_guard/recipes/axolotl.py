@@ -206,7 +206,10 @@ def _data(recipe: Recipe) -> dict[str, Any]:
         values |= {"rl": "dpo", "rl_beta": recipe.dpo.beta}
     values["datasets"] = [_rows(recipe, recipe.data.train)]
     if isinstance(recipe.data.held_out, str):
-        values["test_datasets"] = [_rows(recipe, recipe.data.held_out)]
+        entry = _rows(recipe, recipe.data.held_out)
+        if recipe.data.held_out_part > 1:
+            entry |= {"shards": recipe.data.held_out_part, "shards_idx": 0}
+        values["test_datasets"] = [entry]
     else:
         values["val_set_size"] = recipe.data.held_out
     values["dataset_prepared_path"] = f"build/prepared/{recipe.name}"

@@ -88,6 +88,7 @@ def _arguments(recipe: Recipe, plan: Plan, selection_file: Path | None) -> dict[
         "pad": recipe.chat.pad_token,
         "data": recipe.data.train,
         "held_out": held,
+        "held_out_part": recipe.data.held_out_part,
         "sequence_len": recipe.sequence_len,
         "bf16": training.precision is Precision.BF16,
         "epochs": training.epochs,

@@ -41,6 +41,7 @@ class UnslothJob:
         pad: token that fills a batch; None keeps the tokenizer's.
         data: JSONL with ``messages``.
         held_out: another such file, or the share of the rows, from the end, that is not trained on.
+        held_out_part: use one in so many rows of that other file.
         sequence_len: a longer row stops the run.
         bf16: numbers to train in; fp32 where False.
         epochs: passes over the data.
@@ -68,6 +69,7 @@ class UnslothJob:
     pad: str | None
     data: str
     held_out: str | float
+    held_out_part: int
     sequence_len: int
     bf16: bool
     epochs: float
@@ -184,7 +186,8 @@ def train(job: UnslothJob) -> dict[str, Any]:
     rows = [label(turns, tokenizer, job) for turns in read_conversations(Path(job.data))]
     train_rows, held = split_rows(job, rows)
     if held is None:
-        held = [label(t, tokenizer, job) for t in read_conversations(Path(str(job.held_out)))]
+        talks = read_conversations(Path(str(job.held_out)))[:: job.held_out_part]
+        held = [label(turns, tokenizer, job) for turns in talks]
     trainer = SFTTrainer(
         model=model,
         processing_class=tokenizer,
