@@ -18,7 +18,7 @@ _IDLE_S: Final = 600
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until a signal comes or standard input is closed; return 1 when it cannot start."""
+    """Serve until a signal comes or the starter ends; return 1 when it cannot start."""
     parser = argparse.ArgumentParser(prog="llamacpp_server", description=__doc__)
     parser.add_argument("--model", required=True)
     parser.add_argument("--name", required=True)
@@ -41,12 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if os.environ.get(LEASH):
         exit_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
     try:
-        server = xllamacpp.Server(parameters(xllamacpp, args))
+        _server = xllamacpp.Server(parameters(xllamacpp, args))
     except RuntimeError:
         return 1  # llama.cpp has printed why
     signal.sigwait(ends)
-    del server
-    return 0
+    # Nothing is to be saved, and llama.cpp's own end waits for the answers under way.
+    os._exit(0)
 
 
 def parameters(library: Any, args: argparse.Namespace) -> Any:

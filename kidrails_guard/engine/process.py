@@ -97,6 +97,11 @@ class ServerProcess:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def ready(self) -> bool:
+        """Whether it has answered since its start."""
+        return self._ready
+
+    @property
     def pid(self) -> int | None:
         """The process's id, which is its group's as well; None before the start."""
         return None if self._process is None else self._process.pid
