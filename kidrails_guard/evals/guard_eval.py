@@ -88,7 +88,9 @@ async def run_guard(
         },
         confusion={row: dict(columns) for row, columns in sorted(confusion.items())},
         errors=tuple(
-            (c.id, c.expected.label, v.action.label) for c, v in pairs if v.action not in c.acceptable
+            (c.id, c.expected.label, v.action.label)
+            for c, v in pairs
+            if v.action not in c.acceptable
         ),
         scores={
             c.id: max((f.score for f in v.findings if _held_back(guard, c, f.hazard)), default=0.0)
