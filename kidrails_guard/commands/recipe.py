@@ -51,6 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     copy.add_argument("name", metavar="NAME")
     copy.add_argument("file", metavar="FILE", type=Path)
 
+    rows = verbs.add_parser("guard-rows", help="the guard model's training rows, as conversations")
+    rows.add_argument("--data", metavar="FILE", type=Path, default=Path("build/data/guard.jsonl"))
+    rows.add_argument("--out", metavar="DIR", type=Path, help="default: beside FILE")
+    rows.add_argument("--json", action="store_true", help="print JSON")
+
 
 def run(args: argparse.Namespace) -> int:
     """Run `kidrails recipe` and return its exit status."""
@@ -60,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
         "render": _render,
         "validate": _validate,
         "copy": _copy,
+        "guard-rows": _guard_rows,
     }
     return verbs[args.verb](args)
 
@@ -186,4 +192,19 @@ def _copy(args: argparse.Namespace) -> int:
         "the line '# kidrails-plan' says what it means to train: remove it when you change that",
         file=sys.stderr,
     )
+    return 0
+
+
+def _guard_rows(args: argparse.Namespace) -> int:
+    from kidrails_guard.recipes.judge_format import write_rows
+
+    folder = args.out or args.data.parent
+    try:
+        counts = write_rows(args.data, folder)
+    except OSError as error:
+        raise RecipeError(f"cannot write into {folder}: {error.strerror}") from None
+    if args.json:
+        print(json.dumps(counts, indent=2))
+    else:
+        print("\n".join(f"{count:>7,} rows  {folder / name}" for name, count in counts.items()))
     return 0
