@@ -64,6 +64,7 @@ def plan_jobs(
     for row in rows:
         if row.split is None or row.split == "eval":
             continue
+        start = random.Random(f"start:{seed}:{row.id}").randrange(len(SCENARIOS))
         for number in range(per_row):
             rng = random.Random(f"job:{seed}:{row.id}:{number}")
             band = row.band or rng.choice(list(AgeBand))
@@ -71,7 +72,8 @@ def plan_jobs(
                 id=f"{row.id}-{tag}{number}",
                 row=row,
                 persona=rng.choice(sides[row.split][band]),
-                scenario=SCENARIOS[(number + rng.randrange(3)) % len(SCENARIOS)],
+                # Three steps at a time meet all ten in turn, from another start in every row.
+                scenario=SCENARIOS[(start + 3 * number) % len(SCENARIOS)],
                 number=number,
             )
 

@@ -70,6 +70,12 @@ _ANSWERS: Final = re.compile(r"(?:ok|okay|no|nope|yes|yeah|and|but|then|lol|haha
 """A message that goes on from something is said as it is: nothing stands before an answer."""
 
 
+_MARKS: Final[dict[Style, tuple[str, ...]]] = {
+    "careful": (", ", ". ", "... "),
+    "dictated": (" ",),  # nobody says a comma
+}
+
+
 def keep_case(old: str, new: str) -> str:
     """Return ``new`` with the case of ``old``: all capitals, a first capital, or neither."""
     if len(old) > 1 and old.isupper():
@@ -211,7 +217,7 @@ class Paraphraser:
         elif draw < 0.62:
             opener = rng.choice(self.wording.openers[tone])
             if not original.lower().startswith(opener.split()[0]):
-                mark = rng.choice([", ", ". ", "... "] if careful else [" ", " ", ", ", "... "])
+                mark = rng.choice(_MARKS.get(persona.style, (" ", " ", ", ", "... ")))
                 text = opener + mark + (_small(text) if mark == ", " else text)
                 moves.append("opener")
         if rng.random() < 0.28:
@@ -221,7 +227,8 @@ class Paraphraser:
                 moves.append("closer")
         if tone != "heavy" and rng.random() < 0.22:
             lead = rng.choice(self.wording.lead_ins).format(interest=rng.choice(persona.interests))
-            lead = lead if careful or rng.random() < 0.5 else lead.rstrip(".!")
+            bare = persona.style == "dictated" or (not careful and rng.random() < 0.5)
+            lead = lead.rstrip(".!") if bare else lead
             text = f"{lead} {text}"
             moves.append("lead-in")
         return _large(text) if careful else text

@@ -1,0 +1,172 @@
+"""Others' conversations become rows for review, never golden rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kidrails_guard.cli import main
+from kidrails_guard.errors import DataError
+from kidrails_guard.golden.importers import (
+    Imported,
+    guess_format,
+    import_records,
+    read_records,
+    write_review,
+)
+from kidrails_guard.golden.read import Problem, read_golden
+
+
+def imported(records: list[dict[str, Any]], form: Any, **options: Any) -> Imported:
+    return import_records(records, form=form, source="test", licence="MIT", **options)
+
+
+SEED = {
+    "age": 9,
+    "system_prompt": "You talk with 9-year-olds.",
+    "question": "Why is the sky blue?",
+    "response": {
+        "choices": [
+            {"message": {"role": "assistant", "content": "That's a great question! Light bends."}}
+        ]
+    },
+}
+
+
+def test_upstreams_seeds_are_read_and_their_tic_is_noted() -> None:
+    assert guess_format([SEED]) == "upstream-seed"
+    (row,) = imported([SEED], "upstream-seed", claimed="safe").rows
+    assert (row.age, row.message, row.claimed) == (9, "Why is the sky blue?", "safe")
+    assert row.status == "needs review"
+    assert row.provenance.method == "imported"
+    assert any("canned opening" in note for note in row.notes)
+
+
+def test_a_failed_call_stored_as_the_text_none_is_left_out() -> None:
+    broken = [
+        {"question": "why", "actual_output": "None"},
+        {"question": "why", "actual_output": ""},
+        {"question": "", "actual_output": "x"},
+    ]
+    assert imported(broken, "columns").dropped == {
+        "an empty turn": 2,
+        "the reply is the text 'None'": 1,
+    }
+
+
+def test_columns_can_be_mapped_and_others_are_kept_aside() -> None:
+    record = {
+        "child_name": "X",
+        "child_age": "11",
+        "conversation": json.dumps(
+            [
+                {"role": "user", "content": "hi"},
+                {"role": "assistant", "content": "Hello there, reader."},
+                {"role": "user", "content": "why do cats purr"},
+                {"role": "assistant", "content": "They hum when they are calm."},
+            ]
+        ),
+        "intensity": "mild",
+    }
+    (row,) = imported([record], "columns", columns={"age": "child_age"}).rows
+    assert (row.age, row.message) == (11, "why do cats purr")
+    assert len(row.conversation) == 2
+    assert row.extra == {"child_name": "X", "intensity": "mild"}
+    with pytest.raises(DataError, match="accepted: age, question"):
+        imported([record], "columns", columns={"agee": "child_age"})
+
+
+def test_sharegpt_and_messages_are_read() -> None:
+    share = {"conversations": [{"from": "human", "value": "a?"}, {"from": "gpt", "value": "b"}]}
+    chat = {
+        "messages": [
+            {"role": "system", "content": "For age 8."},
+            {"role": "user", "content": "a?"},
+            {"role": "assistant", "content": "b"},
+        ]
+    }
+    assert guess_format([share]) == "sharegpt"
+    assert guess_format([chat]) == "messages"
+    for form, record in (("sharegpt", share), ("messages", chat)):
+        (row,) = imported([record], form).rows
+        assert (row.message, row.reply) == ("a?", "b")
+    assert imported([chat], "messages").rows[0].system_prompt == "For age 8."
+
+
+@pytest.mark.parametrize(
+    ("turns", "reason"),
+    [
+        ([], "no turns"),
+        ([{"from": "human", "value": 3}], "a turn without text"),
+        ([{"from": "narrator", "value": "x"}], "an unknown speaker"),
+        (
+            [{"from": "gpt", "value": "x"}, {"from": "human", "value": "y"}],
+            "turns do not alternate between child and model",
+        ),
+        ([{"from": "human", "value": "a"}, {"from": "gpt", "value": "b" * 5000}], "reply does not"),
+    ],
+)
+def test_a_broken_conversation_is_counted(turns: list[Any], reason: str) -> None:
+    (found,) = imported([{"conversations": turns}], "sharegpt").dropped
+    assert found.startswith(reason)
+
+
+def test_files_of_every_kind_are_read(tmp_path: Path) -> None:
+    record = {"question": "why", "actual_output": "so"}
+    for name, text in {
+        "a.json": json.dumps([record]),
+        "b.jsonl": json.dumps(record) + "\n\n" + json.dumps(record),
+        "c.csv": "question,actual_output\nwhy,so\n",
+    }.items():
+        (tmp_path / name).write_text(text)
+        assert read_records(tmp_path / name)[0] == record
+    for name, text, says in (
+        ("d.json", "", "empty"),
+        ("e.json", "<html>", "neither JSON"),
+        ("f.json", "[1]", "record 1 is int"),
+    ):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(DataError, match=says):
+            read_records(tmp_path / name)
+
+
+def test_an_unknown_format_says_what_is_accepted() -> None:
+    with pytest.raises(DataError, match="ShareGPT"):
+        guess_format([{"foo": 1}])
+
+
+def test_imported_rows_never_become_golden(tmp_path: Path) -> None:
+    (tmp_path / "in.json").write_text(json.dumps([SEED]))
+    where = ["--source", "test", "--licence", "MIT", "--out"]
+    folder = tmp_path / "golden"
+    assert main(["data", "import", str(tmp_path / "in.json"), *where, f"{folder}/x.jsonl"]) == 2
+    assert not folder.exists()
+    out = tmp_path / "review.jsonl"
+    assert main(["data", "import", str(tmp_path / "in.json"), *where, str(out)]) == 0
+    problems: list[Problem] = []
+    assert read_golden(out, problems) == []
+    assert any(problem.key == "hazard" for problem in problems)
+
+
+def test_the_published_seeds_can_be_read(shared: Path) -> None:
+    folder = shared / "kidrails_upstream"
+    if not folder.is_dir():
+        pytest.skip(f"no upstream files at {folder}")
+    rows = []
+    for name in ("safe_api_responses.json", "unsafe_api_responses.json"):
+        records = read_records(folder / name)
+        rows += imported(records, guess_format(records)).rows
+    assert len(rows) == 48
+    assert all(5 <= (row.age or 0) <= 12 for row in rows)
+    canned = [row for row in rows if any("canned" in note for note in row.notes)]
+    assert len(canned) > 20
+
+
+def test_review_rows_are_written_whole(tmp_path: Path) -> None:
+    out = tmp_path / "r.jsonl"
+    write_review(out, imported([SEED], "upstream-seed"))
+    (line,) = out.read_text().splitlines()
+    assert json.loads(line)["status"] == "needs review"
