@@ -53,9 +53,9 @@ def lanczos_scores(
             _score_of(estimator, nodes[g::_GROUPS], weights[g::_GROUPS], shape).snr
             for g in range(_GROUPS)
         ]
-        half_width = _STUDENT * float(np.std(groups, ddof=1)) / _GROUPS**0.5
-        relative = half_width / whole.snr if 0 < whole.snr < float("inf") else float("nan")
-        results[estimator] = replace(whole, error=relative if np.isfinite(relative) else 1.0)
+        known = 0 < whole.snr < float("inf") and all(np.isfinite(groups))
+        half_width = _STUDENT * float(np.std(groups, ddof=1)) / _GROUPS**0.5 if known else 0.0
+        results[estimator] = replace(whole, error=half_width / whole.snr if known else 1.0)
     return results
 
 

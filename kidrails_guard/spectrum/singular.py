@@ -1,14 +1,13 @@
 """All singular values of a matrix, by the Gram matrix of its short side.
 
 ``S = sqrt(eigenvalues(A Aᵀ))``, in four steps: product, reduction to tridiagonal form, eigenvalues
-of that, square root. A Gram matrix squares the condition number: rounding moves every eigenvalue by
-about ``u·‖A Aᵀ‖``, and so a singular value s by ``u·‖A Aᵀ‖ / 2s``. The path is float32 while that
-cannot matter to a score and float64 otherwise; `SingularValues.errors` carries the estimate along.
+of that, square root. A Gram matrix squares the condition number: what rounding does to an
+eigenvalue λ = s² reaches the singular value divided by 2s. The path is float32 while that cannot
+matter to a score and float64 otherwise; `SingularValues.errors` carries the estimate along.
 
-Measured (`benchmarks/spectrum_scan.py`, `tests/unit/spectrum/test_singular.py`): the eigenvalues of
-the tridiagonal matrix are always computed in float64, because LAPACK's ``ssterf`` loses two more
-digits than both float32 stages before it, at no gain in time. The two-stage reduction wins from
-about 3,000 rows.
+The eigenvalues of the tridiagonal matrix are always computed in float64: LAPACK's ``ssterf`` loses
+two more digits than both float32 stages before it, at little gain in time. The two-stage reduction
+wins from about 3,000 rows. Both are measured in `benchmarks/spectrum_scan.py`.
 """
 
 from __future__ import annotations
@@ -27,10 +26,14 @@ Array = npt.NDArray[Any]
 
 #: From this size on the two-stage reduction is the faster one.
 TWO_STAGE_FROM: Final = 3000
-#: Largest error of a small eigenvalue, in units of u·‖A Aᵀ‖ (Frobenius: rounding errors of all
-#: entries add up like a random walk). Measured at most 1.1 over flat, geometric, spiked and
-#: rank-deficient spectra from 80 to 1,500 rows.
-_ROUNDINGS: Final = 1.5
+# What rounding does to an eigenvalue λ of G = A Aᵀ, fitted to spectra from 80 to 4,096 rows: flat,
+# falling, spiked, rank-deficient, random (and tested on such). The error matrix E has a norm of
+# about u·‖G‖ (Frobenius: rounding errors add up like a random walk). A λ that stands clear of E
+# moves by vᵀE v, smaller by √n, and by ‖E‖² / λ in second order; one that drowns in E moves by all
+# of ‖E‖; and a large one has a relative error of some roundings.
+_NORM: Final = 2.0
+_FIRST_ORDER: Final = 4.0
+_RELATIVE: Final = 12.0
 
 
 class Precision(StrEnum):
@@ -103,11 +106,15 @@ def from_eigenvalues(eigenvalues: Array, unit: float, reduction: str) -> Singula
     """
     clipped = np.maximum(eigenvalues[::-1], 0.0)
     values = np.sqrt(clipped)
-    error = _ROUNDINGS * unit * float(np.linalg.norm(clipped))
-    # sqrt(λ ± e): e / 2s for a large s, sqrt(e) where s is lost in the noise.
-    errors = np.minimum(error / (2 * np.maximum(values, 1e-300)), np.sqrt(error))
+    noise = _NORM * unit * float(np.linalg.norm(clipped))
+    drowned = clipped <= noise
     # A matrix of low rank has zeros here, which come out as roots of rounding errors.
-    values[clipped <= error] = 0.0
+    values[drowned] = 0.0
+    above = np.maximum(clipped, noise) if noise > 0 else np.ones_like(clipped)
+    moved = np.minimum(noise, _FIRST_ORDER * noise / len(clipped) ** 0.5 + noise**2 / above)
+    # sqrt(λ ± e) - sqrt(λ) is e / 2·sqrt(λ) above the noise, and sqrt(e) within it.
+    errors = (moved + _RELATIVE * unit * above) / (2 * np.sqrt(above))
+    errors[drowned] = noise**0.5
     return SingularValues(values, errors, "fp32" if unit > 1e-9 else "fp64", reduction)
 
 

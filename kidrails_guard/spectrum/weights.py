@@ -89,12 +89,17 @@ class MatrixFile:
         rank_update = blas.ssyrk if np.dtype(dtype) == np.float32 else blas.dsyrk
         size = min(self.shape)
         result = np.zeros((size, size), dtype, order="F")
+        tall = self.shape[0] > self.shape[1]
         for piece in self._pieces(np.dtype(dtype)):
-            # The piece has the short side along its rows, in Fortran order: BLAS copies nothing.
-            rank_update(1.0, piece, beta=1.0, c=result, lower=1, overwrite_c=1)
+            # Transposed, a piece is in Fortran order, and BLAS copies nothing: it adds XᵀX of a
+            # tall matrix's rows, or XXᵀ of a wide one's columns.
+            rank_update(
+                1.0, piece.T, trans=0 if tall else 1, beta=1.0, c=result, lower=1, overwrite_c=1
+            )
         return result
 
     def _pieces(self, dtype: np.dtype[Any]) -> Iterator[Array]:
+        """Yield blocks of rows of a tall matrix, or of columns of a wide one, in C order."""
         rows, columns = self.shape
         digest = hashlib.sha256()
         if rows > columns:
@@ -102,14 +107,13 @@ class MatrixFile:
             for start in range(0, rows, step):
                 block = self.read_rows(start, min(start + step, rows))
                 digest.update(block.data)
-                yield widen(block, self.info.dtype, dtype).T
+                yield widen(block, self.info.dtype, dtype)
         else:
             whole = self.read_rows(0, rows)
             digest.update(whole.data)
             step = max(1, _PIECE // rows)
             for start in range(0, columns, step):
-                block = np.asfortranarray(whole[:, start : start + step])
-                # Widening keeps the order, so the transpose trick of the tall case is not needed.
+                block = np.ascontiguousarray(whole[:, start : start + step])
                 yield widen(block, self.info.dtype, dtype)
         self.sha256 = digest.hexdigest()
 

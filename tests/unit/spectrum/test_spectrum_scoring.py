@@ -53,7 +53,7 @@ def test_auto_is_exact_to_the_tolerance_whatever_the_outlier(tensor_of, spiked, 
     for estimator, found in result.scores.items():
         exact = score(estimator, values, shape=array.shape)
         assert found.snr == pytest.approx(exact.snr, rel=TOLERANCE)
-    assert result.arithmetic.startswith("fp32" if spike < 10 else "fp64")
+    assert result.arithmetic.startswith("fp32" if spike < 100 else "fp64")
 
 
 def test_auto_goes_to_float64_where_float32_overflows(tensor_of, llama) -> None:

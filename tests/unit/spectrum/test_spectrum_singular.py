@@ -14,6 +14,7 @@ from kidrails_guard.spectrum.singular import (
     from_gram,
     singular_values,
 )
+from kidrails_guard.spectrum.snr import Estimator, score
 from kidrails_guard.spectrum.weights import MatrixFile
 
 
@@ -44,26 +45,39 @@ def test_equal_to_an_svd(matrix_of, shape: tuple[int, int], precision: Precision
     np.testing.assert_allclose(found.values, expected, rtol=1e-4, atol=tolerance * expected[0])
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        np.geomspace(1, 0.1, 150),
-        np.geomspace(1, 0.001, 150),
-        np.linspace(2, 1, 150),
-        np.r_[100.0, np.linspace(1, 0.1, 149)],
-        np.r_[np.linspace(2, 1, 110), np.zeros(40)],
-    ],
-    ids=["flat", "steep", "linear", "spiked", "low rank"],
-)
-def test_the_errors_hold_below_the_median(matrix_of, values: np.ndarray) -> None:
-    """The estimate covers what decides a score: the lower half of the spectrum."""
-    array = _with_values(values, 300)
+SPECTRA = {
+    "flat": np.geomspace(1, 0.1, 150),
+    "steep": np.geomspace(1, 0.001, 150),
+    "steepest": np.geomspace(1, 0.00001, 150),
+    "linear": np.linspace(2, 0.01, 150),
+    "spiked": np.r_[100.0, np.linspace(1, 0.1, 149)],
+    "low rank": np.r_[np.linspace(2, 1, 110), np.zeros(40)],
+    "lower rank": np.r_[np.linspace(2, 1, 40), np.zeros(110)],
+}
+
+
+@pytest.mark.parametrize("columns", [150, 300, 1000])
+@pytest.mark.parametrize("name", list(SPECTRA))
+def test_no_error_exceeds_its_estimate(matrix_of, name: str, columns: int) -> None:
+    array = _with_values(SPECTRA[name], columns)
     found = singular_values(matrix_of(array), Precision.FP32)
     expected = np.linalg.svd(array.astype(np.float64), compute_uv=False)
-    lower = slice(75, None)
-    assert (np.abs(found.values - expected)[lower] <= found.errors[lower]).all()
-    # And it is not so wide that it would say nothing.
-    assert found.errors[75] < 0.01 * expected[75]
+    assert (np.abs(found.values - expected) <= found.errors).all()
+    # And the estimates are not so wide that they would say nothing.
+    clear = expected > 0.03 * expected[0]
+    assert (found.errors[clear] < 1e-3 * expected[clear]).all()
+
+
+@pytest.mark.parametrize("estimator", list(Estimator))
+@pytest.mark.parametrize("seed", range(4))
+def test_no_score_is_further_off_than_it_says(matrix_of, spiked, estimator, seed) -> None:
+    array = spiked(200, 260, 10.0**seed, seed=seed)
+    array *= np.geomspace(1, 0.2, 200).astype(np.float32)[:, None]
+    found = singular_values(matrix_of(array), Precision.FP32)
+    expected = np.linalg.svd(array.astype(np.float64), compute_uv=False)
+    short = score(estimator, found.values, shape=array.shape, errors=found.errors)
+    exact = score(estimator, expected, shape=array.shape)
+    assert abs(short.snr / exact.snr - 1) <= short.error
 
 
 def test_low_rank_has_zeros(matrix_of) -> None:
