@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from kidrails_guard import __version__
-from kidrails_guard.proxy import seams
+from kidrails_guard.proxy import generic_api, seams
 from kidrails_guard.proxy.body import CallerLeft, parse_object, read_body
 from kidrails_guard.proxy.call import Call, chat_call, no_such_route, read_model
 from kidrails_guard.proxy.exchange import (
@@ -39,7 +39,7 @@ from kidrails_guard.proxy.responses import ResponsesWriter, responses_call
 from kidrails_guard.proxy.settings import LITELLM_PREFIX, Settings
 from kidrails_guard.proxy.upstream import HttpUpstream, Upstream
 from kidrails_guard.proxy.wire import ChatWriter, CompletionsWriter, Writer, completions_call
-from kidrails_guard.types import AgeBand
+from kidrails_guard.types import AgeBand, Verdict
 
 _log: Final = logging.getLogger("kidrails.proxy")
 _SESSION: Final = re.compile(r"[\w.:-]{1,128}", re.ASCII)
@@ -68,6 +68,7 @@ class Proxy:
 
     def __init__(self, service: Service, tenants: seams.Tenants) -> None:
         self.service, self._tenants = service, tenants
+        self._generic = generic_api.GenericGuardrail()
         self._ready, self._ready_at = False, float("-inf")
         self._asking = asyncio.Lock()
 
@@ -77,6 +78,7 @@ class Proxy:
         return [
             self._route("/v1/chat/completions", "chat", self.chat, post),
             self._route("/v1/completions", "completions", self.completions, post),
+            self._route(generic_api.PATH, "other", self.generic_guardrail, post),
             self._route("/v1/responses", "responses", self.responses, post),
             self._route("/v1/embeddings", "embeddings", self.embeddings, post),
             self._route("/v1/moderations", "moderations", self.moderations, post),
@@ -219,6 +221,34 @@ class Proxy:
         """Answer ``POST /v1/moderations``."""
         caller, body = await self._opened(request, request_id)
         answer = await moderate(body, caller.tenant, caller.band, request_id=request_id)
+        finished(200)
+        return json_response(answer)
+
+    async def generic_guardrail(
+        self, request: Request, request_id: str, finished: Callable[[int], None]
+    ) -> Response:
+        """Answer LiteLLM's generic guardrail API."""
+        caller, body = await self._opened(request, request_id)
+
+        async def record(verdict: Verdict, text: str, withheld: int) -> None:
+            self.service.meter.verdict(
+                caller.tenant.name, verdict.stage, verdict.action, verdict.hazard
+            )
+            await self.service.audit.record(
+                seams.AuditEvent(
+                    request_id,
+                    caller.tenant.name,
+                    caller.session,
+                    caller.band,
+                    verdict,
+                    text,
+                    caller.tenant.policy_digest,
+                    str(body.get("model") or "")[:80],
+                    withheld_characters=withheld,
+                )
+            )
+
+        answer = await self._generic.answer(body, caller.tenant, caller.band, record=record)
         finished(200)
         return json_response(answer)
 

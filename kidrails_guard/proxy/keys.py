@@ -209,9 +209,15 @@ class KeyedTenants:
         """
         self._reload_if_changed()
         scheme, _, presented = headers.get("authorization", "").strip().partition(" ")
-        if scheme.lower() != "bearer" or not presented.strip():
-            raise Rejected(401, "invalid_api_key", "no API key: send `Authorization: Bearer kr_…`; "
-                           "the operator makes one with `kidrails keys add NAME`")  # fmt: skip
+        if scheme.lower() != "bearer":
+            presented = headers.get("x-api-key", "")  # as LiteLLM sends it
+        if not presented.strip():
+            raise Rejected(
+                401,
+                "invalid_api_key",
+                "no API key: send `Authorization: Bearer kr_…`; the operator makes one with "
+                "`kidrails keys add NAME`",
+            )
         prefix, _, rest = presented.strip().partition("_")
         identifier, _, secret = rest.partition("_")
         known = self._known.get(identifier) if prefix == "kr" else None

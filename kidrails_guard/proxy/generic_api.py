@@ -1,0 +1,239 @@
+"""LiteLLM's generic guardrail API, served by us: ``POST /beta/litellm_basic_guardrail_api``.
+
+LiteLLM asks before the model (``input_type: request``, every message's text) and after it
+(``response``, the reply so far; again and again while a reply streams). ``action`` is always set: a
+missing one reads as NONE, which would let everything pass.
+
+Source: LiteLLM's generic guardrail API, as litellm 1.106.2 calls it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from kidrails_guard.answers import load_answers
+from kidrails_guard.proxy.intake import ANSWERED, LEFT_OUT
+from kidrails_guard.proxy.problems import bad_field
+from kidrails_guard.proxy.seams import Tenant
+from kidrails_guard.streaming import ReleaseWindow, judge_reply
+from kidrails_guard.types import (
+    NO_TURNS,
+    Action,
+    AgeBand,
+    Conversation,
+    Message,
+    Role,
+    Verdict,
+)
+from kidrails_guard.units import clean_surrogates
+
+PATH: Final = "/beta/litellm_basic_guardrail_api"
+_MOST_TEXTS: Final = 500
+_MOST_CALLS: Final = 4_096
+_ENDINGS: Final = (".", "!", "?", "…", '"', "”", "\n")
+_ROLES: Final = ("system", "developer", "user", "assistant", "tool")
+
+Recorder = Callable[[Verdict, str, int], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the way in found, for the reply to the same call."""
+
+    conversation: Conversation = field(repr=False)
+    strict: bool
+
+
+class GenericGuardrail:
+    """Answers LiteLLM's questions; remembers a bounded number of calls."""
+
+    def __init__(self) -> None:
+        self._calls: OrderedDict[str, _Asked] = OrderedDict()
+
+    async def answer(
+        self, body: Mapping[str, Any], tenant: Tenant, band: AgeBand, *, record: Recorder
+    ) -> dict[str, Any]:
+        """Return the decision on one question.
+
+        Args:
+            body: LiteLLM's request.
+            tenant: whose guard decides.
+            band: for whom.
+            record: writes a verdict down, with the text and how much of it was withheld.
+
+        Raises:
+            Problem: the request is not of LiteLLM's form.
+        """
+        texts = body.get("texts") or []
+        if not isinstance(texts, list) or len(texts) > _MOST_TEXTS or not all(
+            isinstance(text, str) for text in texts
+        ):  # fmt: skip
+            raise bad_field("texts", f"must be a list of at most {_MOST_TEXTS} texts")
+        if body.get("images") and not tenant.guard.policy.allow_images:
+            return _blocked(load_answers(tenant.guard.policy.locale).notice(
+                "unchecked", band, seed="images"
+            ))  # fmt: skip
+        texts = [clean_surrogates(text) for text in texts]
+        call_id = str(body.get("litellm_call_id") or "")[:128]
+        kind = body.get("input_type")
+        if kind == "request":
+            messages = _messages(texts, body.get("structured_messages"))
+            return await self._request(messages, call_id, tenant, band, record)
+        if kind == "response":
+            arguments = _arguments(body.get("tool_calls"))
+            return await self._response(texts, arguments, call_id, tenant, band, record)
+        raise bad_field("input_type", "must be request or response")
+
+    async def _request(
+        self, messages: list[Message], call_id: str, tenant: Tenant, band: AgeBand, record: Recorder
+    ) -> dict[str, Any]:
+        guard = tenant.guard
+        last_reply = max((i for i, m in enumerate(messages) if m.role == "assistant"), default=-1)
+        now = Verdict(Action.ALLOW)
+        shown: list[str] = []
+        seen: list[Message] = []
+        for i, message in enumerate(messages):
+            if message.role == "assistant":
+                verdict = await guard.check_output(
+                    message.content, Conversation(tuple(seen)), band=band
+                )
+            else:
+                before = NO_TURNS if message.role in {"system", "developer"} else Conversation(
+                    tuple(seen)
+                )  # fmt: skip
+                verdict = await guard.check_input(message.content, before, band=band)
+            text = guard.redact(message.content, verdict)
+            if message.role == "user" and i > last_reply:
+                now = now.merge(verdict)
+            elif verdict.action.answers:
+                text = ANSWERED if message.role == "user" else LEFT_OUT
+            shown.append(text)
+            if message.role not in {"system", "developer"}:
+                seen.append(Message(message.role, text))
+        words = "\n".join(
+            m.content for i, m in enumerate(messages) if m.role == "user" and i > last_reply
+        )
+        await record(now, words, len(words) if now.action.answers else 0)
+        if now.action.answers:
+            return _blocked(guard.answer(now, band, seed=words))
+        self._keep(call_id, _Asked(Conversation(tuple(seen)), now.action is Action.CARE))
+        # The first system message takes our prompt in front; without one, LiteLLM offers no place.
+        for i, message in enumerate(messages):
+            if message.role in {"system", "developer"}:
+                shown[i] = guard.system_prompt(band, now) + "\n\n" + shown[i]
+                break
+        changed = shown != [m.content for m in messages]
+        return {"action": "GUARDRAIL_INTERVENED" if changed else "NONE", "texts": shown}
+
+    async def _response(
+        self,
+        texts: list[str],
+        arguments: list[str],
+        call_id: str,
+        tenant: Tenant,
+        band: AgeBand,
+        record: Recorder,
+    ) -> dict[str, Any]:
+        asked = self._calls.get(call_id) or _Asked(NO_TURNS, strict=True)
+        guard = tenant.guard
+        for text in arguments:
+            judged = await judge_reply(
+                guard, text, asked.conversation, band=band, strict=asked.strict
+            )
+            if judged.verdict.action.answers:
+                await record(judged.verdict, text, len(text))
+                return _blocked(guard.answer(judged.verdict, band, seed=text))
+        shown, held, verdict = [], [], Verdict(Action.ALLOW)
+        for text in texts:
+            passed, pending, one = await _so_far(guard_text=text, tenant=tenant, band=band,
+                                                 asked=asked)  # fmt: skip
+            shown.append(passed)
+            held.append(pending)
+            verdict = verdict.merge(one)
+        whole = "\n".join(texts)
+        await record(verdict, whole, len(whole) if verdict.action.answers else 0)
+        return {
+            "action": "GUARDRAIL_INTERVENED" if shown != texts else "NONE",
+            "texts": shown,
+            "stream_holdback_chars": held,
+        }
+
+    def _keep(self, call_id: str, asked: _Asked) -> None:
+        if call_id:
+            self._calls[call_id] = asked
+            while len(self._calls) > _MOST_CALLS:
+                self._calls.popitem(last=False)
+
+
+async def _so_far(
+    *, guard_text: str, tenant: Tenant, band: AgeBand, asked: _Asked
+) -> tuple[str, int, Verdict]:
+    """Return what may be shown of a reply so far, how much of its end waits, and the verdict.
+
+    LiteLLM does not say whether the reply is complete, so its end is judged as if it were, and is
+    asked to be held back all the same: if more comes, it is judged again with what follows.
+    """
+    guard = tenant.guard
+    window = ReleaseWindow(guard, asked.conversation, band=band, strict=asked.strict)
+    window.feed(guard_text)
+    parts: list[str] = []
+    while window.ready:
+        release = await window.advance()
+        if release is not None:
+            parts.append(release.text)
+    passed = "".join(parts)
+    if window.stopped:
+        return (
+            _ended(passed, guard.answer(window.verdict, band, seed=guard_text[:64])),
+            0,
+            (window.verdict),
+        )
+    pending = window.withheld
+    whole = await judge_reply(guard, guard_text, asked.conversation, band=band, strict=asked.strict)
+    if whole.verdict.action.answers:
+        # A sentence that is over will not get better; half of one may.
+        if guard_text.rstrip(" ").endswith(_ENDINGS):
+            words = guard.answer(whole.verdict, band, seed=guard_text[:64])
+            return _ended(passed, words), 0, whole.verdict
+        return passed, 0, Verdict(Action.ALLOW)
+    return whole.text, min(pending, len(whole.text)), whole.verdict
+
+
+def _ended(passed: str, words: str) -> str:
+    return f"{passed.rstrip()} {words}".strip()
+
+
+def _blocked(words: str) -> dict[str, Any]:
+    return {"action": "BLOCKED", "blocked_reason": words}
+
+
+def _messages(texts: list[str], structured: Any) -> list[Message]:
+    """Return the texts with their roles; a text without a known one counts as the child's."""
+    roles: list[str] = []
+    if isinstance(structured, list):
+        for entry in structured:
+            if not isinstance(entry, dict):
+                continue
+            content = entry.get("content")
+            parts = content if isinstance(content, list) else [content]
+            count = sum(
+                isinstance(part, str) or (isinstance(part, dict) and part.get("type") == "text")
+                for part in parts
+            )
+            roles += [str(entry.get("role"))] * count
+    if len(roles) != len(texts):
+        roles = ["user"] * len(texts)
+    known: dict[str, Role] = {role: role for role in _ROLES}  # type: ignore[misc]
+    return [Message(known.get(role, "user"), text) for role, text in zip(roles, texts, strict=True)]
+
+
+def _arguments(calls: Any) -> list[str]:
+    found = []
+    for call in calls if isinstance(calls, list) else []:
+        function = call.get("function") if isinstance(call, dict) else None
+        if isinstance(function, dict) and isinstance(function.get("arguments"), str):
+            found.append(clean_surrogates(function["arguments"]))
+    return found
