@@ -39,8 +39,8 @@ TEMPLATE: Final = re2.compile(
 """Tokens of chat templates, which a reply never holds."""
 
 OTHER_SPEAKER: Final = re2.compile(
-    r"(?i)(?:^|\n)[ \t*_]{0,4}(?:user|human|child|kid|student|assistant|ai|bot|chatbot|system|kidrails"
-    r"|question|q)(?: ?\([^)\n]{0,20}\))?[*_]{0,2}:[ \t*_]"
+    r"(?i)(?:^|\n)[ \t*_]{0,4}(?:user|human|child|kid|student|assistant|ai|bot|chatbot|system"
+    r"|kidrails|question|q)(?: ?\([^)\n]{0,20}\))?[*_]{0,2}:[ \t*_]"
 )
 """A line that begins as another speaker's turn."""
 

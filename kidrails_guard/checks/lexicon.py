@@ -1,7 +1,7 @@
 """Rules: words and patterns per hazard, with exceptions in context (``data/lexicons/*.yaml``).
 
 Rules are for what must never be missed and for explaining; they are not the classifier. All
-patterns run in linear time: words in one Aho-Corasick automaton, patterns in one RE2 set.
+of it is linear in the text: words run in one Aho-Corasick automaton, patterns in one RE2 filter.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from kidrails_guard.types import (
 LEXICONS: Final = "data/lexicons"
 SETS: Final = "sets.yaml"
 
-_MACRO: Final = re.compile(r"\{([a-z_][a-z_0-9]*)\}")
+_MACRO: Final = re.compile(r"(?<!\\x)\{([a-z_][a-z_0-9]*)\}")
 _AROUND_BAR: Final = re.compile(r"\s*\|\s*")
 _BYTES: Final = 64 << 20
 """Memory that RE2 may use for the automaton of all patterns."""
@@ -53,6 +53,7 @@ class Rule(BaseModel):
         rot13: words that are stored in ROT13, so that nobody reads slurs by accident.
         unless: a match that one of these overlaps does not count: "kill the ender dragon".
         unless_anywhere: no match counts where one of these stands anywhere: "in minecraft".
+        keep: the file's common exceptions do not apply.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -68,6 +69,7 @@ class Rule(BaseModel):
     rot13: tuple[str, ...] = ()
     unless: tuple[str, ...] = ()
     unless_anywhere: tuple[str, ...] = ()
+    keep: bool = False
 
     @model_validator(mode="after")
     def _complete(self) -> Rule:
@@ -134,10 +136,22 @@ def load_sets(folder: Path | None = None) -> dict[str, str]:
         PolicyError: a set names another that is not defined before it.
     """
     path = (folder or content_path(LEXICONS)) / SETS
+    return compile_sets(read_yaml(path), str(path))
+
+
+def compile_sets(table: Mapping[str, str], source: str) -> dict[str, str]:
+    """Return named sets as regular expressions, each with the earlier ones filled in.
+
+    Args:
+        table: name to pattern; spaces around ``|`` do not count.
+        source: the file, for errors.
+
+    Raises:
+        PolicyError: a set names another that is not defined before it.
+    """
     sets: dict[str, str] = {}
-    for name, pattern in read_yaml(path).items():
-        joined = _AROUND_BAR.sub("|", str(pattern))
-        sets[name] = f"({expand(joined, sets, str(path))})"
+    for name, pattern in table.items():
+        sets[name] = f"(?:{expand(_AROUND_BAR.sub('|', str(pattern)), sets, source)})"
     return sets
 
 
@@ -159,17 +173,15 @@ def expand(pattern: str, sets: Mapping[str, str], source: str) -> str:
 class _Compiled:
     """One rule, ready to be looked for."""
 
-    __slots__ = ("about", "anywhere", "case", "hazard", "name", "patterns", "severity", "unless")
+    __slots__ = ("about", "anywhere", "case", "hazard", "name", "severity", "unless")
 
     def __init__(self, lexicon: Lexicon, rule: Rule, sets: Mapping[str, str]) -> None:
         self.name = f"{lexicon.hazard}.{rule.id}"
         self.hazard, self.about, self.case = lexicon.hazard, rule.about, rule.case
         self.severity = Severity.parse(rule.severity)
-        self.patterns: list[Any] = []
-        self.unless = _alternatives((*rule.unless, *lexicon.unless), sets, self.name)
-        self.anywhere = _alternatives(
-            (*rule.unless_anywhere, *lexicon.unless_anywhere), sets, self.name
-        )
+        common = (() if rule.keep else lexicon.unless, () if rule.keep else lexicon.unless_anywhere)
+        self.unless = _alternatives((*rule.unless, *common[0]), sets, self.name)
+        self.anywhere = _alternatives((*rule.unless_anywhere, *common[1]), sets, self.name)
 
     def holds(self, text: str, spans: Iterable[tuple[int, int]]) -> tuple[int, int] | None:
         """Return the first span that no exception covers."""
@@ -190,13 +202,15 @@ def _options() -> Any:
     return options
 
 
+def _no_pattern(source: str, pattern: str, error: Exception) -> PolicyError:
+    return PolicyError(f"{source}: {pattern!r} is not a pattern that RE2 knows: {error}")
+
+
 def _compile(pattern: str, source: str) -> Any:
     try:
         return re2.compile(pattern, _options())
     except re2.error as error:
-        raise PolicyError(
-            f"{source}: {pattern!r} is not a pattern that RE2 knows: {error}"
-        ) from None
+        raise _no_pattern(source, pattern, error) from None
 
 
 def _bounded(pattern: str) -> str:
@@ -219,8 +233,10 @@ class Matcher:
     """
 
     def __init__(self, lexicons: Iterable[Lexicon], sets: Mapping[str, str], stage: Stage) -> None:
-        self._set = re2.Set.SearchSet(_options())
-        self._by_pattern: list[tuple[_Compiled, Any]] = []
+        # A plain RE2 set of this many patterns keeps growing its automaton; the filter looks for
+        # the literal strings that each pattern needs, and runs the few patterns that are left.
+        self._filter = re2.Filter()
+        self._by_pattern: list[_Compiled] = []
         self._words = ahocorasick.Automaton()
         listed: dict[str, list[_Compiled]] = {}
         for lexicon in lexicons:
@@ -230,8 +246,7 @@ class Matcher:
                 compiled = _Compiled(lexicon, rule, sets)
                 for pattern in rule.any:
                     whole = _bounded(expand(pattern, sets, compiled.name))
-                    self._by_pattern.append((compiled, _compile(whole, compiled.name)))
-                    self._set.Add(whole)
+                    self._add(whole, compiled)
                 hidden = (codecs.decode(word, "rot13") for word in rule.rot13)
                 for word in (*rule.words, *hidden):
                     listed.setdefault(f" {word} ", []).append(compiled)
@@ -241,16 +256,23 @@ class Matcher:
         if self._has_words:
             self._words.make_automaton()
         if self._by_pattern:
-            self._set.Compile()
+            self._filter.Compile()
+
+    def _add(self, pattern: str, rule: _Compiled) -> None:
+        try:
+            self._filter.Add(pattern, _options())
+        except re2.error as error:
+            raise _no_pattern(rule.name, pattern, error) from None
+        self._by_pattern.append(rule)
 
     def find(self, text: str) -> Iterator[tuple[_Compiled, tuple[int, int]]]:
         """Yield each rule that holds, once, with the span of its first match."""
         spans: dict[int, tuple[_Compiled, list[tuple[int, int]]]] = {}
         if self._by_pattern:
-            for index in self._set.Match(text) or ():
-                rule, pattern = self._by_pattern[index]
+            for index in self._filter.Match(text) or ():
+                rule = self._by_pattern[index]
                 spans.setdefault(id(rule), (rule, []))[1].extend(
-                    m.span() for m in pattern.finditer(text)
+                    m.span() for m in self._filter.re(index).finditer(text)
                 )
         if self._has_words:
             for end, (length, rules) in self._words.iter(text):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 exit status: 0 the text is allowed, 1 anything else, 2 wrong use.
-With --batch: 0 every row was checked, 1 some row could not be read (its line says why), 2 wrong use.
+With --batch: 0 every row was checked, 1 some row could not be read (its line says why).
 """
 
 
