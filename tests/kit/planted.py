@@ -7,9 +7,10 @@ import re
 from collections.abc import Callable
 from functools import cache
 
+from kidrails_guard.answers import load_answers
 from kidrails_guard.guard import Guard
 from kidrails_guard.policy import Policy, load_policy
-from kidrails_guard.types import Finding, Hazard, Severity, Stage
+from kidrails_guard.types import AgeBand, Finding, Hazard, Severity, Stage
 
 PLANTS: dict[str, tuple[Hazard, str]] = {
     "kaboomium": (Hazard.VIOLENCE_HOWTO, "word"),
@@ -76,3 +77,25 @@ def planted_policy(**updates: object) -> Policy:
 def planted_guard(check: Planted | None = None, **updates: object) -> Guard:
     """A guard whose only check finds the planted words."""
     return Guard(planted_policy(**updates), checks=[check or Planted()])
+
+
+@cache
+def _kind_words() -> tuple[str, ...]:
+    answers = load_answers("en")
+    tables = [*answers.answers.values(), answers.withheld, answers.notices["unchecked"]]
+    return tuple(text for table in tables for variants in table.values() for text in variants)
+
+
+def is_kind(text: str) -> bool:
+    """Whether a text holds one of the fixed answers."""
+    return any(words in text for words in _kind_words())
+
+
+def notice(name: str, band: AgeBand = AgeBand.EARLY) -> str:
+    """The one text of a notice."""
+    (text,) = load_answers("en").notices[name][band]
+    return text
+
+
+INTERRUPTED = notice("interrupted")
+REDACTED = notice("redacted")

@@ -8,6 +8,7 @@ import json
 import httpx
 import pytest
 from clients import Proxied, Stream, problem, reply
+from planted import INTERRUPTED
 from upstreams import CALM, completion, event, stream_of
 
 from kidrails_guard.proxy.settings import Settings
@@ -79,7 +80,7 @@ async def test_garbage_is_a_bad_gateway(transport) -> None:
 async def test_a_stream_that_is_none_ends_kindly(kind: str) -> None:
     transport = answering(200, HTML, **{"content-type": kind})
     streamed = await Proxied(transport).stream("hello")
-    assert streamed.text() == "Oops, my words ran out. Please ask me again."
+    assert streamed.text() == INTERRUPTED
     assert streamed.finish() == "length"
 
 
@@ -98,7 +99,7 @@ async def test_garbage_in_a_stream_ends_it_kindly(garbage: bytes) -> None:
     proxy = Proxied(answering(200, body, **{"content-type": "text/event-stream"}))
     streamed = await proxy.stream("hello")
     assert streamed.text().startswith("Wolves howl to talk with their pack. ")
-    assert streamed.text().endswith("Please ask me again.")
+    assert streamed.text().endswith(INTERRUPTED)
     assert SECRET not in streamed.response.text
     assert streamed.finish() == "length"
     assert proxy.ledger.failures[0].startswith("upstream_")
@@ -211,7 +212,7 @@ async def test_an_answer_that_takes_too_long_is_given_up() -> None:
 
     proxy = Proxied(httpx.MockTransport(answer), settings={"answer_timeout_s": 0.1})
     streamed = await proxy.stream("hello")
-    assert streamed.text().endswith("Please ask me again.")
+    assert streamed.text().endswith(INTERRUPTED)
     assert body.closed
     response = await proxy.chat("hello")
     assert response.status_code == 504

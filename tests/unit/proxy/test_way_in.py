@@ -6,7 +6,7 @@ import json
 
 import pytest
 from clients import Proxied, Scripted, problem, reply
-from planted import Planted, planted_guard
+from planted import REDACTED, Planted, is_kind, planted_guard
 from upstreams import CALM, completion
 
 from kidrails_guard.guard import Guard
@@ -51,7 +51,7 @@ async def test_an_unsafe_message_gets_kind_words_and_no_model(said, action, stre
         assert len(text) > 40
         assert "zorblat" not in text
         assert "K0" not in text
-        assert "grown-up" in text or "mum or dad" in text
+        assert is_kind(text)
     assert len(set(texts)) == 1
 
 
@@ -62,7 +62,7 @@ async def test_on_block_error_gives_openais_400_with_kind_words() -> None:
         error = problem(response)
         assert response.status_code == 400
         assert error["code"] == "content_filter"
-        assert "grown-up" in error["message"]
+        assert is_kind(error["message"])
     proxy.upstream.pieces = ["Here is a zorblat."]
     response = await proxy.chat("hello")
     assert problem(response)["code"] == "content_filter"
@@ -98,9 +98,9 @@ async def test_personal_data_is_masked_in_every_turn_before_the_model_sees_it() 
     assert proxy.asked["messages"][1]["content"] == "my number is [phone number]"
     assert proxy.asked["messages"][-1]["content"] == "or [e-mail] ok?"
     # The child is told, gently, after the answer.
-    assert reply(response)["message"]["content"].startswith(CALM + "\n\nI hid a part")
+    assert reply(response)["message"]["content"] == CALM + "\n\n" + REDACTED
     streamed = await proxy.stream("my number is 555-123-4567")
-    assert streamed.text().startswith(CALM + "\n\nI hid a part")
+    assert streamed.text() == CALM + "\n\n" + REDACTED
 
 
 async def test_a_number_told_in_two_messages_is_masked_in_both() -> None:

@@ -8,7 +8,7 @@ import json
 import httpx
 import pytest
 from clients import Proxied, Scripted, problem, reply
-from planted import Planted, planted_guard
+from planted import INTERRUPTED, Planted, is_kind, planted_guard
 from upstreams import CALM, USAGE, Says, chunk, completion, stream_of
 
 from kidrails_guard.proxy.call import chat_call
@@ -49,7 +49,7 @@ async def test_a_streamed_reply_goes_on_kindly_where_it_was_stopped() -> None:
     streamed = await proxy.stream("hello", stream_options={"include_usage": True})
     calm, _, kind = streamed.text().partition("\n\n")
     assert calm == CALM + " "
-    assert "grown-up" in kind
+    assert is_kind(kind)
     assert streamed.finish() == "content_filter"
     assert streamed.usage
     assert streamed.usage["kidrails_withheld_characters"] > 20
@@ -152,7 +152,7 @@ async def test_arguments_of_tool_calls_are_checked_text(arguments: str, leaves: 
     if leaves is None:
         assert calls == []
         assert streamed.finish() == whole["finish_reason"] == "content_filter"
-        assert "grown-up" in streamed.text()
+        assert is_kind(streamed.text())
         assert "tool_calls" not in whole["message"]
     else:
         assert streamed.finish() == whole["finish_reason"] == "tool_calls"
@@ -210,7 +210,7 @@ async def test_structured_output_stays_json_when_something_is_held_back(form, st
         else:
             assert finish == "content_filter"
             words = value["answer"] if form is FORMAT else value["message"]
-            assert "grown-up" in words or "mum" in words
+            assert is_kind(words)
             if form is FORMAT:
                 import jsonschema
 
@@ -221,7 +221,7 @@ async def test_where_no_json_can_say_it_kind_words_do() -> None:
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
     choice = reply(await Proxied(Says("{}")).chat("a zorblat", response_format=form))
-    assert "grown-up" in choice["message"]["content"]
+    assert is_kind(choice["message"]["content"])
     assert choice["finish_reason"] == "content_filter"
 
 
@@ -336,9 +336,9 @@ async def test_an_upstreams_own_filter_still_gets_the_child_kind_words() -> None
     answer = completion("", finish="content_filter")
     choice = reply(await Proxied(Scripted(answer=answer)).chat("hi"))
     assert choice["finish_reason"] == "content_filter"
-    assert "grown-up" in choice["message"]["content"]
+    assert is_kind(choice["message"]["content"])
     streamed = await Proxied(Scripted([chunk({}, "content_filter")])).stream("hi")
-    assert "grown-up" in streamed.text()
+    assert is_kind(streamed.text())
     assert streamed.finish() == "content_filter"
 
 
@@ -400,7 +400,7 @@ async def test_a_stream_that_breaks_off_ends_kindly(error, caplog) -> None:
     proxy = Proxied(Scripted(lambda: breaks_off(error)))
     streamed = await proxy.stream("hello", stream_options={"include_usage": True})
     assert streamed.text().startswith("Wolves howl to talk with their pack. ")
-    assert streamed.text().endswith("Please ask me again.")
+    assert streamed.text().endswith(INTERRUPTED)
     assert "big bad" not in streamed.text()
     assert streamed.finish() == "length"
     assert streamed.usage
@@ -446,7 +446,7 @@ async def test_open_streams_end_kindly_when_the_server_stops() -> None:
     service.drain()
     assert (await proxy.http.get("/ready")).json()["reason"] == "shutting down"
     streamed = await asking
-    assert streamed.text().endswith("Please ask me again.")
+    assert streamed.text().endswith(INTERRUPTED)
     assert proxy.ledger.events[1].note == "shutdown"
 
 
