@@ -44,7 +44,6 @@ from kidrails_guard.golden.rows import (
     Rejected,
     Row,
     Step,
-    StepCount,
 )
 from kidrails_guard.golden.steps import (
     Overlap,
@@ -121,14 +120,11 @@ def build(options: BuildOptions, *, progress: Progress = _silent) -> BuildResult
 
     progress("read", 0)
     golden, texts = read_inputs(golden_paths, message_paths)
-    clean: tuple[tuple[str, Step], ...] = (
-        ("normalise", normalise_row),
-        ("validate", check_size),
-        ("exact copies", drop_copies()),
-        ("near-copies", drop_near_copies()),
-    )
-    golden = ledger.run("golden", golden, clean)
-    texts = ledger.run("texts", texts, (*clean[:2], ("exact copies", drop_copies())))
+    public, licences = public_rows(options.sources)
+    clean: tuple[tuple[str, Step], ...] = (("normalise", normalise_row), ("validate", check_size))
+    once: tuple[str, Step] = ("exact copies", drop_copies())
+    golden = ledger.run("golden", golden, [*clean, once, ("near-copies", drop_near_copies())])
+    texts = ledger.run("texts", [*texts, *public], [*clean, ("exact copies", drop_copies())])
 
     overlap = Overlap()
     public_eval = add_evaluation_sets(overlap, options.sources)
@@ -139,30 +135,17 @@ def build(options: BuildOptions, *, progress: Progress = _silent) -> BuildResult
         if row.split == "eval":
             overlap.add("eval.jsonl", row.text)
 
-    public, licences = public_rows(options.sources)
     texts = ledger.run(
         "texts",
-        [*texts, *public],
+        texts,
         [
             ("labels", check_labels(guard.policy)),
-            ("contradictions", drop_contradictions([*golden, *texts, *public])),
+            ("contradictions", drop_contradictions([*golden, *texts])),
             ("decontaminate", decontaminate(overlap)),
         ],
     )
     texts, leaking = split_texts(texts, golden)
-    drop = Drop("near-copy of an evaluation row")
-    ledger.note(
-        "texts",
-        [
-            StepCount(
-                "split",
-                len(texts) + len(leaking),
-                len(texts),
-                {drop.reason: len(leaking)} if leaking else {},
-            )
-        ],
-        [Rejected(row, "split", drop) for row in leaking],
-    )
+    ledger.lose("texts", "split", leaking, len(texts), Drop("near-copy of an evaluation row"))
 
     personas = sample_personas(options.personas, seed=options.seed)
     teacher = OfflineTeacher(golden, seed=options.seed)

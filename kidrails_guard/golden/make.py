@@ -39,6 +39,12 @@ class Ledger:
         self.steps += [{"part": part, **asdict(count)} for count in counts]
         self.rejected += rejected
 
+    def lose(self, part: str, step: str, lost: Sequence[Row], left: int, drop: Drop) -> None:
+        """Note a step that looked at all rows together, lost some and left others."""
+        reasons = {drop.reason: len(lost)} if lost else {}
+        count = StepCount(step, left + len(lost), left, reasons)
+        self.note(part, [count], [Rejected(row, step, drop) for row in lost])
+
 
 @dataclass(frozen=True, slots=True)
 class Maker:

@@ -10,6 +10,7 @@ from typing import Final
 _QUOTES: Final = str.maketrans(
     {"‘": "'", "’": "'", "“": '"', "”": '"', "\u00a0": " ", "\u202f": " "}
 )
+_ASCII_WORD: Final = re.compile(r"[a-z0-9]+")
 _DROPPED: Final = re.compile(r"[\ufeff\u200b\u2060\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
@@ -28,7 +29,10 @@ def fold(text: str) -> str:
 
     An apostrophe joins, so that ``don't`` and ``dont`` are one word.
     """
-    plain = unicodedata.normalize("NFKD", text.casefold()).translate(_QUOTES)
+    if text.isascii():
+        return " ".join(_ASCII_WORD.findall(text.lower().replace("'", "")))
+    plain = unicodedata.normalize("NFKD", text).casefold()
+    plain = unicodedata.normalize("NFKD", plain).translate(_QUOTES)
     letters = "".join(c for c in plain if not unicodedata.combining(c))
     return " ".join(re.findall(r"[^\W_]+", letters.replace("'", "")))
 
