@@ -16,6 +16,7 @@ find that says little by itself."""
 
 
 def word_set(text: str) -> frozenset[str]:
+    """Return the words of a text as a set."""
     return frozenset(text.split())
 
 
@@ -86,6 +87,7 @@ _TELLS_STREET: Final = (
 
 @cache
 def regex(pattern: str) -> Any:
+    """Return a compiled RE2 pattern; each is compiled once."""
     options = re2.Options()
     options.log_errors = False
     return re2.compile(pattern, options)
