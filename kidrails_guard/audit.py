@@ -20,7 +20,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -418,6 +418,29 @@ def read_events(folder: Path, *, limit: int = 200) -> list[AuditRecord]:
         if len(newest) >= limit:
             break
     return sorted(newest, key=lambda r: (r.time, r.seq), reverse=True)[:limit]
+
+
+def read_texts(
+    folder: Path, request_ids: Iterable[str], *, stage: Literal["input", "output"] = "input"
+) -> dict[str, str]:
+    """Return kept texts by request id; none unless the operator switched keeping on.
+
+    Args:
+        folder: the audit folder.
+        request_ids: whose texts.
+        stage: the child's messages, or the model's replies.
+    """
+    wanted, found = set(request_ids), {}
+    for path in sorted(folder.glob("texts-*.jsonl")):
+        fernet = _fernet(audit_key(folder))
+        for line in path.read_bytes().splitlines():
+            # A half line, or one of another key: there is nothing to show.
+            with contextlib.suppress(Exception):
+                values = json.loads(line)
+                if values["stage"] == stage and values["request_id"] in wanted:
+                    text = fernet.decrypt(values["text"].encode()).decode("utf-8", "replace")
+                    found[values["request_id"]] = text
+    return found
 
 
 def note_inbox(

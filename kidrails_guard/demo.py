@@ -28,6 +28,7 @@ from kidrails_guard.page.chat import ProxyChat
 from kidrails_guard.page.forms import Forms
 from kidrails_guard.page.gate import Gate, Sessions
 from kidrails_guard.page.settings import SettingsStore
+from kidrails_guard.page.talk import ChildPage
 from kidrails_guard.policy import load_policy
 from kidrails_guard.types import AgeBand
 
@@ -46,6 +47,7 @@ class PageOptions:
         policy: the policy file; None for the default one.
         band: chosen beforehand at setup, and set at once where there is one already.
         keys: API key by age band, where the proxy wants keys.
+        sampling: further fields of every request, such as ``temperature``.
         host: the address that is listened on.
         frame_ancestors: who may show the page inside theirs.
     """
@@ -56,6 +58,7 @@ class PageOptions:
     policy: Path | None = None
     band: AgeBand | None = None
     keys: Mapping[AgeBand, str] = field(default_factory=dict, repr=False)
+    sampling: Mapping[str, float] = field(default_factory=dict)
     host: str = "127.0.0.1"
     frame_ancestors: str = "'none'"
 
@@ -77,7 +80,9 @@ def build_app(
     store, sessions = SettingsStore(options.config), Sessions()
     if store.read() is not None and options.band is not None:
         store.change(band=options.band)
-    chat = ProxyChat(options.proxy, keys=options.keys, transport=transport)
+    chat = ProxyChat(
+        options.proxy, keys=options.keys, sampling=options.sampling, transport=transport
+    )
     # No OpenAPI pages: they would load scripts from elsewhere.
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.router.routes += [
@@ -85,7 +90,7 @@ def build_app(
         Route(gate.STYLE, _style),
         Route("/favicon.ico", _icon),
     ]
-    child_page = child.ChildPage(chat, store, policy, audit=options.audit)
+    child_page = ChildPage(chat, store, policy, audit=options.audit)
     grown_page = grown_up.GrownUpPage(chat, store, policy, audit=options.audit)
     # The longer path first: the other one matches everything.
     _mount(app, grown_up.build_grown_up_page(grown_page), gate.GROWN_UP)

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 from kidrails_guard.engine.base import Phase
 from kidrails_guard.engine.process import ServerProcess
@@ -64,15 +64,16 @@ def kidrails_part(
     command = (sys.executable, "-m", "kidrails_guard", verb, *arguments)
 
     def make() -> ServerProcess:
+        echo = _AfterReady()
         process = ServerProcess(
             command,
             host=host,
             port=port,
             environment=environment,
             probe_path=probe_path,
-            echo=_AfterReady(),
+            echo=echo,
         )
-        process.what = name
+        process.what, echo.process = name, process
         return process
 
     def tell(event: EngineEvent) -> None:
@@ -83,14 +84,13 @@ def kidrails_part(
 
 
 class _AfterReady:
-    """Passes a part's lines on to stderr, but not what it says to tell that it is ready."""
+    """Passes a part's lines on to stderr, but not how it introduces itself."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream
+    process: ServerProcess | None = None
 
     def write(self, text: str) -> int:
-        if text.strip() and not text.startswith("ready:"):
-            print(text.rstrip("\n"), file=self._stream or sys.stderr, flush=True)
+        if text.strip() and self.process is not None and self.process.ready:
+            print(text.rstrip("\n"), file=sys.stderr, flush=True)
         return len(text)
 
     def flush(self) -> None:

@@ -13,11 +13,16 @@ DEFAULT_PORT: Final = 7860
 DEFAULT_PROXY: Final = "http://127.0.0.1:8080/v1"
 KEYS_VARIABLE: Final = "KIDRAILS_PAGE_KEYS"
 KEY_VARIABLE: Final = "KIDRAILS_API_KEY"
+PIN_VARIABLE: Final = "KIDRAILS_PIN"
 INSTALL: Final = "pip install 'kidrails-guard[demo]'"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `kidrails demo`."""
+    parser.epilog = (
+        f"In a container, where nobody chooses a PIN on first use, set {PIN_VARIABLE} (4 to 12 "
+        "digits); a PIN that is set already stays."
+    )
     parser.add_argument(
         "--proxy",
         metavar="URL",
@@ -30,6 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--policy", metavar="FILE", type=Path, help="the proxy's policy")
     parser.add_argument("--band", help="age band, instead of the one that is set: 5-6, 7-9, 10-12")
     parser.add_argument("--audit", metavar="DIR", type=Path, help="the proxy's audit folder")
+    parser.add_argument(
+        "--sampling",
+        metavar="FIELDS",
+        default="",
+        help="sent with every question, e.g. temperature=0.3,frequency_penalty=0.8",
+    )
     parser.add_argument(
         "--frame-ancestors",
         metavar="SOURCE",
@@ -71,11 +82,23 @@ def run(args: argparse.Namespace) -> int:
         policy=args.policy,
         band=band,
         keys=keys,
+        sampling=parse_sampling(args.sampling),
         host=args.host,
         frame_ancestors=args.frame_ancestors,
     )
+    app = build_app(options)
+    if pin := os.environ.get(PIN_VARIABLE):
+        _first_pin(SettingsStore(options.config), pin, band, policy=args.policy)
     url = f"http://{url_host(args.host)}:{args.port}/"
-    return serve(build_app(options), host=args.host, port=args.port, ready=f"ready: {url}")
+    return serve(app, host=args.host, port=args.port, ready=f"ready: {url}")
+
+
+def _first_pin(store: Any, pin: str, band: Any, *, policy: Path | None) -> None:
+    """Set the PIN where nobody is there to choose one: in a container."""
+    from kidrails_guard.policy import load_policy
+
+    if store.read() is None:
+        store.set_up(pin, band=band or load_policy(policy).fallback_band)
 
 
 def require_page() -> None:
@@ -125,3 +148,21 @@ def read_keys(environment: Any) -> dict[Any, str]:
             )
         keys[AgeBand(band.strip())] = key.strip()
     return keys
+
+
+def parse_sampling(text: str) -> dict[str, float]:
+    """Return ``name=number`` pairs.
+
+    Raises:
+        UsageError: one is not such a pair.
+    """
+    fields = {}
+    for entry in filter(None, text.split(",")):
+        name, _, number = entry.partition("=")
+        try:
+            fields[name.strip()] = float(number)
+        except ValueError:
+            raise UsageError(
+                f"--sampling: {entry!r} is not name=number, e.g. temperature=0.3"
+            ) from None
+    return fields

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ _TURNS_SENT: Final = 12
 _CONNECT_S: Final = 5.0
 #: Longest silence: the guard holds text back until it has passed, and a busy machine is slow.
 _SILENCE_S: Final = 120.0
+_SHORTEST_CIRCLE: Final = 20
 _SENTENCE_END: Final = re.compile(r"[.!?…][\"'”’)\]]*(?=\s|$)")
 
 
@@ -51,6 +52,8 @@ class ProxyChat:
         base_url: the proxy's, with ``/v1``.
         keys: API key by age band; the proxy takes the band from the key. Empty for a proxy
             without keys, whose band is fixed.
+        sampling: further fields of every request, such as ``temperature``; only those that the
+            model server knows.
         transport: instead of the network (for tests).
     """
 
@@ -59,14 +62,18 @@ class ProxyChat:
         base_url: str,
         *,
         keys: Mapping[AgeBand, str] | None = None,
+        sampling: Mapping[str, float] | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self._keys = dict(keys or {})
+        self._sampling = dict(sampling or {})
         # Not the machine's own proxy settings: a child's words go to the guard and nowhere else.
         self._client = httpx.AsyncClient(
             transport=transport,
             trust_env=False,
+            # Reading the machine's certificates takes half a second; plain HTTP needs none.
+            verify=self.base_url.startswith("https:"),
             timeout=httpx.Timeout(_SILENCE_S, connect=_CONNECT_S),
         )
         self._model: str | None = None
@@ -103,7 +110,7 @@ class ProxyChat:
 
     async def stream(
         self, turns: Sequence[Message], *, band: AgeBand, session: str, max_tokens: int
-    ) -> AsyncIterator[Piece | Ended]:
+    ) -> AsyncGenerator[Piece | Ended, None]:
         """Yield the answer to the last turn in pieces, then how it ended.
 
         Args:
@@ -119,8 +126,8 @@ class ProxyChat:
             "model": await self.model(band),
             "messages": [{"role": m.role, "content": m.content} for m in turns[-_TURNS_SENT:]],
             "max_tokens": max_tokens,
-            "temperature": 0.4,
             "stream": True,
+            **self._sampling,
         }
         try:
             async with self._client.stream(
@@ -187,3 +194,23 @@ def whole_sentences(text: str) -> str:
     """
     ends = [match.end() for match in _SENTENCE_END.finditer(text)]
     return text[: ends[-1]] if ends else text
+
+
+def once(text: str) -> str:
+    """Return the text up to the first sentence that it has said before.
+
+    A small model sometimes goes round in circles; the second time round is no answer.
+
+    >>> once("Bees dance in the hive. They do it to talk. Bees dance in the hive. They do")
+    'Bees dance in the hive. They do it to talk.'
+    """
+    seen: set[str] = set()
+    start = 0
+    for match in _SENTENCE_END.finditer(text):
+        sentence = " ".join(text[start : match.end()].casefold().split())
+        # Short ones come twice in good answers too: "Yes!", "It is red."
+        if len(sentence) >= _SHORTEST_CIRCLE and sentence in seen:
+            return text[:start].rstrip()
+        seen.add(sentence)
+        start = match.end()
+    return text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -10,7 +10,7 @@ from typing import Any, Final
 import gradio as gr
 
 from kidrails_guard.answers import load_answers, load_helplines
-from kidrails_guard.audit import AuditError, AuditRecord, read_events, read_inbox
+from kidrails_guard.audit import AuditError, AuditRecord, read_events, read_inbox, read_texts
 from kidrails_guard.page import texts, views
 from kidrails_guard.page.chat import ProxyChat
 from kidrails_guard.page.record import Happening, Note, happenings, notes, tally
@@ -38,7 +38,6 @@ class GrownUpPage:
         store: the settings.
         policy: for the rules.
         audit: the audit folder.
-        words: reads the child's words by request id, where the operator keeps them.
         now: the present (for tests).
     """
 
@@ -49,11 +48,10 @@ class GrownUpPage:
         policy: Policy,
         *,
         audit: Path,
-        words: Callable[[Iterable[str]], dict[str, str]] | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.chat, self.store, self.policy, self.audit = chat, store, policy, audit
-        self._words, self._now = words, now
+        self._now = now
 
     @property
     def band(self) -> AgeBand:
@@ -94,7 +92,7 @@ class GrownUpPage:
             shown = [h for h in all_of_it if h.action is not Action.ALLOW or h.failed]
         elif wanted == FILTERS[2]:
             shown = [h for h in all_of_it if h.held_back]
-        words = self._words([h.request_id for h in shown]) if self._words else None
+        words = read_texts(self.audit, [h.request_id for h in shown])
         counts = views.tally_view(tally(all_of_it, day=now, zone=None))
         return counts + views.happenings_view(shown, now=now, zone=None, words=words)
 

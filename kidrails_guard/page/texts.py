@@ -14,6 +14,7 @@ NAME: Final = "KidRails"
 PROGRAM: Final = "I am a computer program, not a person. I can be wrong."
 
 THINKING: Final = "I am thinking …"
+STOPPED: Final = "I stopped. Ask me something else!"
 
 STARTERS: Final[dict[AgeBand, tuple[str, ...]]] = {
     AgeBand.EARLY: ("Why is the sky blue?", "Tell me about cats", "How do birds fly?"),

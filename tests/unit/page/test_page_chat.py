@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kidrails_guard.errors import UpstreamError
-from kidrails_guard.page.chat import Ended, Piece, ProxyChat, plain, whole_sentences
+from kidrails_guard.page.chat import Ended, Piece, ProxyChat, once, plain, whole_sentences
 from kidrails_guard.types import AgeBand, Message
 
 MODELS = {"object": "list", "data": [{"id": "small", "object": "model"}]}
@@ -167,3 +167,13 @@ def test_whole_sentences_is_a_beginning_of_the_text(text: str) -> None:
 def test_a_cut_answer_ends_with_a_sentence() -> None:
     assert whole_sentences("It is 3.5 m long. And it") == "It is 3.5 m long."
     assert whole_sentences("no end at all") == "no end at all"
+
+
+@given(st.text(alphabet="abc .!?", max_size=120))
+def test_once_is_a_beginning_of_the_text_and_stable(text: str) -> None:
+    assert text.startswith(once(text))
+    assert once(once(text)) == once(text)
+
+
+def test_short_sentences_may_come_twice() -> None:
+    assert once("Yes! It is. Yes! It is.") == "Yes! It is. Yes! It is."

@@ -13,8 +13,9 @@ from kidrails_guard.answers import load_answers
 from kidrails_guard.audit import read_inbox
 from kidrails_guard.page import texts
 from kidrails_guard.page.chat import ProxyChat
-from kidrails_guard.page.child import LONGEST_MESSAGE, ChildPage, Talk, Turn, people_panel
+from kidrails_guard.page.child import people_panel
 from kidrails_guard.page.settings import SettingsStore
+from kidrails_guard.page.talk import LONGEST_MESSAGE, ChildPage, Talk, Turn
 from kidrails_guard.page.visits import Visits
 from kidrails_guard.policy import load_policy
 from kidrails_guard.types import AgeBand
@@ -152,6 +153,16 @@ async def test_an_answer_that_grew_too_long_ends_with_a_sentence(tmp_path: Path)
     assert last(turns[-1]) == "Bees dance."
 
 
+async def test_an_answer_that_goes_round_in_circles_ends_where_the_circle_begins(
+    tmp_path: Path,
+) -> None:
+    circle = "They howl to find each other. "
+    guard = Guard("Wolves live in packs. ", *[circle] * 50, fails=True)
+    turns = await talk_to(page_of(tmp_path, guard), "why?")
+    assert last(turns[-1]) == "Wolves live in packs. They howl to find each other."
+    assert len(turns) == 4
+
+
 async def test_an_empty_answer_is_never_an_empty_bubble(tmp_path: Path) -> None:
     turns = await talk_to(page_of(tmp_path, Guard("", "  ")), "why?")
     assert len(last(turns[-1])) > 20
@@ -178,7 +189,7 @@ async def test_the_band_is_the_one_that_the_grown_up_set(tmp_path: Path) -> None
     await talk_to(page, "two?")
     words = {band: rule.max_words for band, rule in page.policy.bands.items()}
     asked = [body["max_tokens"] for body in guard.asked]
-    assert asked == [2 * words[AgeBand.MIDDLE], 2 * words[AgeBand.EARLY]]
+    assert asked == [1.5 * words[AgeBand.MIDDLE], 1.5 * words[AgeBand.EARLY]]
 
 
 def test_a_band_that_the_policy_does_not_serve_becomes_the_youngest(tmp_path: Path) -> None:
@@ -186,6 +197,19 @@ def test_a_band_that_the_policy_does_not_serve_becomes_the_youngest(tmp_path: Pa
     bands = {b: r for b, r in page.policy.bands.items() if b is not AgeBand.MIDDLE}
     page.policy = page.policy.model_copy(update={"bands": bands})
     assert page.band is AgeBand.EARLY
+
+
+async def test_an_answer_that_the_child_stops_keeps_what_came(tmp_path: Path) -> None:
+    guard = Guard("Yes.")
+    page = page_of(tmp_path, guard)
+    asked = page.begin().add("user", "one?")
+    stopped = page.stopped(asked, "Wolves howl. They do it to fi")
+    assert stopped.lines[-1].message.content == f"Wolves howl.\n{texts.STOPPED}"
+    early = page.stopped(asked, texts.THINKING)
+    assert early.lines[-1].message.content == texts.STOPPED
+    # Two questions in a row would be refused by many chat templates.
+    await talk_to(page, "two?", stopped)
+    assert guard.asked[0]["messages"] == [{"role": "user", "content": "two?"}]
 
 
 async def test_a_message_has_a_bound(tmp_path: Path) -> None:

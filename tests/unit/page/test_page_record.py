@@ -17,6 +17,7 @@ from kidrails_guard.audit import (
     note_inbox,
     read_events,
     read_inbox,
+    read_texts,
 )
 from kidrails_guard.page import texts, views
 from kidrails_guard.page.record import happenings, local_time, notes, tally
@@ -223,6 +224,23 @@ async def test_the_real_log_reads_as_plain_words_without_the_childs(tmp_path: Pa
     assert "wanting to be hurt" in page
     assert "Tell a grown-up" in page
     assert secret not in page
+
+
+async def test_words_that_the_operator_keeps_can_be_read_with_the_key(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path, text_retention_days=2)
+    verdict = Verdict(Action.REFUSE, hazard=Hazard.HATE, stage=Stage.INPUT)
+    for number in range(3):
+        text = f"words {number}"
+        await log.record(
+            AuditEvent(f"r{number}", "page", "", AgeBand.EARLY, verdict, text, "d", "m")
+        )
+    await log.close()
+    assert read_texts(tmp_path, ["r0", "r2"]) == {"r0": "words 0", "r2": "words 2"}
+    assert read_texts(tmp_path, ["r0"], stage="output") == {}
+    assert "words 0" not in "".join(p.read_text() for p in tmp_path.glob("texts-*"))
+    (tmp_path / "key").write_text("0" * 64)
+    assert read_texts(tmp_path, ["r0"]) == {}
+    assert read_texts(tmp_path / "absent", ["r0"]) == {}
 
 
 def test_words_show_only_where_they_are_given_and_are_escaped() -> None:

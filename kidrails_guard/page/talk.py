@@ -1,0 +1,192 @@
+"""What happens on the child's page: the talk, its answers, the way to a grown-up."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from kidrails_guard.answers import load_answers
+from kidrails_guard.audit import note_inbox
+from kidrails_guard.errors import UpstreamError
+from kidrails_guard.page import texts
+from kidrails_guard.page.chat import Ended, ProxyChat, once, plain, whole_sentences
+from kidrails_guard.page.settings import SettingsStore
+from kidrails_guard.page.visits import Visits
+from kidrails_guard.policy import Policy
+from kidrails_guard.types import AgeBand, Message
+
+_log = logging.getLogger(__name__)
+
+#: The child's page has a box for questions, not for essays; the proxy has its own, larger limit.
+LONGEST_MESSAGE: Final = 1_000
+#: In English; a little more than a model needs, so that a last sentence can end.
+_TOKENS_A_WORD: Final = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One bubble; ``repr`` never shows its text."""
+
+    message: Message
+    to_model: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """One talk, kept in memory for as long as the page is open.
+
+    Attributes:
+        lines: the bubbles, oldest first.
+        session: a random name for this talk; the proxy keeps a hash of it.
+    """
+
+    lines: tuple[Line, ...] = ()
+    session: str = field(default_factory=lambda: secrets.token_urlsafe(16), repr=False)
+
+    def add(self, role: str, text: str, *, to_model: bool = True) -> Talk:
+        """Return the talk with one more bubble."""
+        assert role in {"user", "assistant"}
+        message = Message("user" if role == "user" else "assistant", text)
+        return replace(self, lines=(*self.lines, Line(message, to_model)))
+
+    def for_model(self) -> list[Message]:
+        """Return the turns that the model is given; question and answer take turns.
+
+        A question that got no answer is left out: many chat templates accept no two in a row.
+        """
+        turns: list[Message] = []
+        for message in (line.message for line in self.lines if line.to_model):
+            if turns and turns[-1].role == message.role:
+                turns.pop()
+            turns.append(message)
+        return turns
+
+    def bubbles(self, unfinished: str = "") -> list[dict[str, str]]:
+        """Return the bubbles as Gradio's chat shows them."""
+        shown = [{"role": ln.message.role, "content": ln.message.content} for ln in self.lines]
+        return [*shown, {"role": "assistant", "content": unfinished}] if unfinished else shown
+
+
+class ChildPage:
+    """What happens on the child's page.
+
+    Args:
+        chat: the guard proxy.
+        store: what the grown-up set.
+        policy: for the fixed words and the break.
+        audit: the folder with the grown-up's inbox.
+        visits: how long each browser talks.
+    """
+
+    def __init__(
+        self,
+        chat: ProxyChat,
+        store: SettingsStore,
+        policy: Policy,
+        *,
+        audit: Path,
+        visits: Visits | None = None,
+    ) -> None:
+        self.chat, self.store, self.policy, self.audit = chat, store, policy, audit
+        self.visits = visits or Visits(policy.break_after_minutes * 60)
+        self._answers = load_answers(policy.locale)
+
+    @property
+    def band(self) -> AgeBand:
+        """The age band that the grown-up set."""
+        settings = self.store.read()
+        band = settings.band if settings else self.policy.fallback_band
+        return band if band in self.policy.bands else self.policy.youngest
+
+    def begin(self) -> Talk:
+        """Return a new talk, which begins by saying what this is."""
+        talk = Talk()
+        hello = self._answers.notice("disclosure", self.band, seed=talk.session)
+        return talk.add("assistant", hello, to_model=False)
+
+    async def answer(self, text: str, talk: Talk, *, visit: str) -> AsyncIterator[Turn]:
+        """Yield what the page shows while the child's message is answered.
+
+        Args:
+            text: the child's message.
+            talk: the talk before it.
+            visit: the browser, for the break.
+        """
+        band = self.band
+        talk = talk.add("user", text.strip()[:LONGEST_MESSAGE])
+        due = self.visits.break_is_due(visit)
+        yield Turn(talk, texts.THINKING)
+        said, ended = "", Ended("stop")
+        tokens = round(self.policy.bands[band].max_words * _TOKENS_A_WORD)
+        try:
+            asked = self.chat.stream(
+                talk.for_model(), band=band, session=talk.session, max_tokens=tokens
+            )
+            async with aclosing(asked) as events:
+                async for event in events:
+                    if isinstance(event, Ended):
+                        ended = event
+                        continue
+                    said += event.text
+                    if once(said) != said:
+                        break
+                    if shown := plain(said):
+                        yield Turn(talk, shown)
+        except Exception as error:
+            # By its type alone, unless we wrote it: it could hold the child's words.
+            _log.error("%s", error if isinstance(error, UpstreamError) else type(error).__name__)
+            kind = self._answers.notice(
+                "interrupted" if plain(said) else "unavailable", band, seed=talk.session
+            )
+            talk = talk.add("assistant", f"{plain(said)}\n{kind}".strip(), to_model=False)
+            yield Turn(talk, announce=kind)
+            return
+        reply = plain(whole_sentences(once(said)) if ended.reason == "length" else once(said))
+        if not reply:
+            reply = self._answers.notice("unavailable", band, seed=talk.session)
+        talk = talk.add("assistant", reply)
+        announce = reply
+        if due:
+            pause = self._answers.notice("break", band, seed=talk.session)
+            talk, announce = talk.add("assistant", pause, to_model=False), f"{reply} {pause}"
+        yield Turn(talk, announce=announce, crisis=ended.action == "crisis")
+
+    def stopped(self, talk: Talk, unfinished: str) -> Talk:
+        """Return the talk after the child stopped an answer: what had come stays."""
+        reply = whole_sentences(unfinished) if unfinished != texts.THINKING else ""
+        return talk.add("assistant", f"{reply}\n{texts.STOPPED}".strip(), to_model=False)
+
+    def tell(self) -> None:
+        """Put a note into the grown-up's inbox."""
+        try:
+            note_inbox(self.audit, "tell_a_grown_up", band=str(self.band), tenant="page")
+        except OSError as error:
+            # The child is sent to a grown-up all the same.
+            _log.error("%s: the inbox cannot be written (%s)", self.audit, error.strerror)
+
+    def people(self) -> tuple[str, ...]:
+        """Return whom the child can tell."""
+        settings = self.store.read()
+        return (settings.people if settings else ()) or texts.PEOPLE
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What the page shows at one moment of an answer.
+
+    Attributes:
+        talk: the talk so far.
+        unfinished: the answer as far as it has come.
+        announce: what a screen reader is to say; whole answers only, or it would stutter.
+        crisis: the way to a grown-up is to stand out.
+    """
+
+    talk: Talk
+    unfinished: str = field(default="", repr=False)
+    announce: str = field(default="", repr=False)
+    crisis: bool = False
