@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import random
 import shutil
 import sys
@@ -35,7 +34,7 @@ from tqdm import tqdm
 from kidrails_guard.errors import RecipeError
 from kidrails_guard.files import dump_json, sha256_file, write_atomic
 from kidrails_guard.recipes.axolotl import axolotl_config
-from kidrails_guard.recipes.card import losses
+from kidrails_guard.recipes.card import cpu_name, losses
 from kidrails_guard.recipes.environment import find_train_python
 from kidrails_guard.recipes.launch import follow, read_state, tail
 from kidrails_guard.recipes.library import load_recipe
@@ -261,8 +260,8 @@ def main() -> int:
             dump_json(
                 RESULT,
                 {
-                    "what": "held-out loss after a few steps, by method; see benchmarks/targeting.py",
-                    "machine": {"cpu": platform.processor() or platform.machine(), "gpu": None},
+                    "what": "held-out loss by method; see benchmarks/targeting.py",
+                    "machine": {"cpu": cpu_name(), "gpu": "not used"},
                     "settings": settings,
                     "runs": runs,
                 },

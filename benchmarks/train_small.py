@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import socket
 import subprocess
 import sys
@@ -24,6 +23,7 @@ import httpx
 from kidrails_guard.engine.launch import EngineOptions, plan_engine
 from kidrails_guard.engine.process import EngineProcess
 from kidrails_guard.files import dump_json, sha256_file
+from kidrails_guard.recipes.card import cpu_name
 from kidrails_guard.recipes.environment import find_train_python, train_environ
 from kidrails_guard.spectrum.targeting import Selection
 
@@ -139,9 +139,7 @@ def prepare() -> None:
         options = ("--top", "0.5", "--model", str(MODEL), "--save", str(fresh))
         kidrails("spectrum", "select", str(scan), *options)
         same = Selection.load(fresh).parameters == Selection.load(ROOT / SHIPPED).parameters
-    print(
-        f"layers selected from this scan and those in {SHIPPED}: {'the same' if same else 'not the same'}"
-    )
+    print(f"layers of this scan and of {SHIPPED}: {'the same' if same else 'not the same'}")
     if not same:
         raise SystemExit("the shipped selection is not this scan's; render the recipe anew")
 
@@ -171,7 +169,7 @@ def main() -> int:
         print(f"\nchild: {question}\n  base:  {before[question]}\n  tuned: {after[question]}")
     result = {
         "what": "SmolLM2 135M by the recipe kidrails-small; see benchmarks/train_small.py",
-        "machine": {"cpu": platform.processor() or platform.machine(), "gpu": None},
+        "machine": {"cpu": cpu_name(), "gpu": "not used"},
         "steps": record["steps"],
         "trainable": record["trainable"],
         "total": record["total"],

@@ -104,6 +104,7 @@ def _header(recipe: Recipe, plan: Plan, selection: Selection | None, memory: str
             lines += textwrap.wrap(text, width, initial_indent=first, subsequent_indent=rest)
     if recipe.hardware.machines > 1:
         lines.append("        (on every machine, with N = 0, 1, … and IP of machine 0)")
+    lines.append("        (axolotl reports usage to its makers unless DO_NOT_TRACK=1 is set)")
     lines += [
         "",
         f"Rendered from recipes/specs/{recipe.name}.yaml by `kidrails recipe render`: change that,",

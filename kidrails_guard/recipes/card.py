@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ class TrainingRecord:
         held_out_loss: (step, loss) on rows that were not trained on; step 0 is the base.
         seconds: of this (or the last part of the) run.
         peak_mb: most memory of a training process, in MB.
+        machine: its processor.
         command: what was run.
         identity: hashes of recipe, data and base.
         versions: of the packages that trained.
@@ -52,6 +54,7 @@ class TrainingRecord:
     held_out_loss: tuple[Point, ...]
     seconds: float
     peak_mb: int
+    machine: str
     command: str
     identity: Mapping[str, Any]
     versions: Mapping[str, str]
@@ -62,6 +65,16 @@ class TrainingRecord:
         if len(self.held_out_loss) < 2:
             return None
         return self.held_out_loss[0][1], self.held_out_loss[-1][1]
+
+
+def cpu_name() -> str:
+    """Return the processor's model, without anything that names the machine."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def losses(history: Sequence[Mapping[str, Any]]) -> tuple[tuple[Point, ...], tuple[Point, ...]]:
@@ -124,7 +137,7 @@ def page(record: TrainingRecord) -> str:
         ("Tensors", changed),
         ("Steps", f"{record.steps:,}"),
         ("Held-out loss", held),
-        ("Time", f"{record.seconds:.0f} s; at most {record.peak_mb:,} MB in a process"),
+        ("Time", f"{record.seconds:.0f} s on {record.machine}; at most {record.peak_mb:,} MB"),
     ]
     table = "\n".join(f"| {name} | {text} |" for name, text in rows)
     versions = ", ".join(f"{name} {version}" for name, version in record.versions.items())
@@ -143,7 +156,7 @@ Trained by KidRails {__version__}. Every figure here is from `{MANIFEST}`, which
 {record.command}
 ```
 
-Recipe's SHA-256: `{record.identity.get("recipe", "")}`. Data:
+Recipe's keys, SHA-256: `{record.identity.get("recipe", "")}`. Data:
 
 {data}
 

@@ -35,7 +35,7 @@ class Identity:
     """What decides a run's outcome; two runs with the same may be one that goes on.
 
     Attributes:
-        recipe: SHA-256 of the recipe's file.
+        recipe: SHA-256 of the recipe's keys and values; its comments do not matter.
         overrides: what was changed for this run.
         data: SHA-256 of every data file, by path.
         base: fingerprint of the base model, where it is on this machine.
@@ -71,9 +71,10 @@ def identify(recipe: Rendered, root: Path) -> Identity:
     data = {str(e["path"]): sha256_file(root / e["path"]) for e in entries}
     folder = root / str(recipe.config["base_model"])
     base = read_index(folder).fingerprint if folder.is_dir() else str(recipe.config["base_model"])
+    keys = json.dumps(dict(recipe.original), sort_keys=True)
     # Where the result goes does not change it.
     overrides = {k: v for k, v in recipe.overrides.items() if k != "output_dir"}
-    return Identity(recipe.sha256, overrides, data, base)
+    return Identity(sha256_text(keys), overrides, data, base)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ import yaml
 
 from kidrails_guard.content import content_path
 from kidrails_guard.errors import RecipeError
-from kidrails_guard.files import sha256_text
 from kidrails_guard.recipes.plan import Plan, read_plan
 
 
@@ -24,14 +23,14 @@ class Rendered:
         path: where it stands.
         config: its keys, overrides applied.
         plan: what it means to train, where it says so.
-        sha256: of the file's text.
+        original: its keys as they stand in the file.
         overrides: what was changed for this run, by key.
     """
 
     path: Path
     config: Mapping[str, Any]
     plan: Plan | None
-    sha256: str
+    original: Mapping[str, Any]
     overrides: Mapping[str, Any]
 
     @property
@@ -45,7 +44,7 @@ class Rendered:
             self.path,
             apply_overrides(self.config, changes),
             self.plan,
-            self.sha256,
+            self.original,
             {**self.overrides, **changes},
         )
 
@@ -85,7 +84,7 @@ def load_rendered(argument: str) -> Rendered:
         raise RecipeError(f"{path}: not YAML: {error}") from None
     if not isinstance(config, dict):
         raise RecipeError(f"{path}: a recipe is a map of keys, not {type(config).__name__}")
-    return Rendered(path, config, read_plan(text), sha256_text(text), {})
+    return Rendered(path, config, read_plan(text), config, {})
 
 
 class _Strict(yaml.SafeLoader):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kidrails_guard.errors import KidRailsError, RecipeError
-from kidrails_guard.recipes.card import TrainingRecord, losses, write_record
+from kidrails_guard.recipes.card import TrainingRecord, cpu_name, losses, write_record
 from kidrails_guard.recipes.findings import Report
 from kidrails_guard.recipes.launch import (
     LOG_FILE,
@@ -224,6 +224,7 @@ def _conclude(
         held_out_loss=held_out,
         seconds=round(outcome.seconds, 1),
         peak_mb=outcome.peak_mb,
+        machine=cpu_name(),
         command=_shown_command(command),
         identity=identity.to_json(),
         versions=_versions(command[0]),

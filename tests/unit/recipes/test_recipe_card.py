@@ -5,7 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
-from kidrails_guard.recipes.card import TrainingRecord, draw_losses, losses, page, write_record
+from kidrails_guard.recipes.card import (
+    TrainingRecord,
+    cpu_name,
+    draw_losses,
+    losses,
+    page,
+    write_record,
+)
 
 RECORD = TrainingRecord(
     recipe="kidrails-small",
@@ -20,6 +27,7 @@ RECORD = TrainingRecord(
     held_out_loss=((0, 3.5), (2, 2.5)),
     seconds=12.3,
     peak_mb=900,
+    machine="some CPU",
     command="accelerate launch -m axolotl.cli.train recipes/kidrails-small.yml",
     identity={"recipe": "a" * 64, "data": {"sft.jsonl": "b" * 64}},
     versions={"axolotl": "0.19.0"},
@@ -51,6 +59,13 @@ def test_the_record_is_written_whole(tmp_path: Path) -> None:
 def test_the_same_losses_draw_the_same_picture() -> None:
     assert draw_losses(RECORD) == draw_losses(RECORD)
     assert draw_losses(RECORD) != draw_losses(replace(RECORD, train_loss=((1, 3.0), (2, 1.0))))
+
+
+def test_the_machine_is_named_by_its_processor_alone() -> None:
+    import socket
+
+    assert cpu_name()
+    assert socket.gethostname() not in cpu_name()
 
 
 def test_nothing_measured_is_said_so() -> None:

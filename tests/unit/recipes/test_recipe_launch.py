@@ -100,7 +100,7 @@ def test_a_foreign_folder_is_moved_aside_only_when_asked(tmp_path: Path) -> None
 def test_what_decides_the_outcome_is_in_the_identity(tmp_path: Path) -> None:
     (tmp_path / "d.jsonl").write_text("1")
     config = {"base_model": "hub/name", "datasets": [{"path": "d.jsonl"}]}
-    recipe = Rendered(tmp_path / "r.yml", config, None, "f" * 64, {})
+    recipe = Rendered(tmp_path / "r.yml", config, None, config, {})
     first = identify(recipe, tmp_path)
     assert identify(recipe, tmp_path).digest == first.digest
     assert identify(recipe.override({"output_dir": "elsewhere"}), tmp_path).digest == first.digest
@@ -110,7 +110,7 @@ def test_what_decides_the_outcome_is_in_the_identity(tmp_path: Path) -> None:
 
 
 def test_the_command_is_accelerates_or_rays() -> None:
-    recipe = Rendered(Path("r.yml"), {}, None, "", {})
+    recipe = Rendered(Path("r.yml"), {}, None, {}, {})
     command = launch_arguments(
         recipe, python=Path("py"), flags={"bf16": False}, accelerate=("--num_processes", "2")
     )

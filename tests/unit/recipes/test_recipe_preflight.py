@@ -290,7 +290,7 @@ def test_listed_counts_the_rest() -> None:
 
 
 def test_without_axolotl_the_report_says_so(tmp_path: Path) -> None:
-    recipe = Rendered(tmp_path / "r.yml", {"base_model": "x"}, None, "0" * 64, {})
+    recipe = Rendered(tmp_path / "r.yml", {"base_model": "x"}, None, {}, {})
     report = preflight([recipe], machines=[Machine.cpu()], root=tmp_path, with_axolotl=False)[0]
     assert any(r.check == "axolotl" and r.level is Level.UNCHECKED for r in report.results)
 
