@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -169,6 +170,8 @@ class LiteLLMTeacher:
     def __init__(
         self, model: str, *, temperature: float = 0.9, options: Mapping[str, Any] | None = None
     ) -> None:
+        # LiteLLM looks its prices up on the network when it is imported; it carries a copy.
+        os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
         try:
             import litellm
         except ImportError:
@@ -180,6 +183,7 @@ class LiteLLMTeacher:
         self.name = f"litellm {model} t={temperature:g}"
         self.model, self.temperature = model, temperature
         self.options = dict(options or {})
+        litellm.suppress_debug_info = True  # it prints to standard output, which is ours
         self._litellm = litellm
 
     async def complete(self, chat: Chat, *, max_tokens: int) -> Answer:
