@@ -26,7 +26,7 @@ LONG_HARD = (
     "Photosynthesis constitutes an extraordinarily sophisticated biochemical transformation "
     "whereby chlorophyll-containing organisms systematically metabolise electromagnetic "
     "radiation, accumulating carbohydrates while simultaneously liberating molecular oxygen "
-    "into the surrounding atmosphere, notwithstanding considerable environmental variability."
+    "into the surrounding atmosphere, notwithstanding considerable environmental variability across geographical latitudes."
 )
 
 
