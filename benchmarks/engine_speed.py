@@ -1,10 +1,12 @@
 """How fast the model servers start and answer, and what they keep in memory.
 
-Usage: python benchmarks/engine_speed.py [--clients 1,4,8] [--tokens 100] [--vllm]
+Usage: python benchmarks/engine_speed.py [--clients 1,4,8] [--tokens 100] [--threads 1,2] [--vllm]
 
 One default model, SmolLM2-135M-Instruct: as it ships (Q4_1), converted from its own safetensors at
 other types, and with --vllm by vLLM on the CPU. Every server gets the same questions at temperature
-0 and writes exactly as many tokens as asked for. Other work on the machine slows all of them.
+0 and writes exactly as many tokens as asked for. Processor time a token (questions included) is
+what other work on the machine changes least; tokens a second are those of the moment, with the
+machine's load beside them.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from tqdm import tqdm
 
 from kidrails_guard.engine.base import Backend
 from kidrails_guard.engine.launch import EngineOptions, plan_engine
+from kidrails_guard.engine.llamacpp import usable_threads
 from kidrails_guard.engine.process import EngineProcess
 from kidrails_guard.files import dump_json
 
@@ -63,6 +66,13 @@ def memory_mib(process: EngineProcess) -> float:
     return sum(member.memory_full_info().uss for member in family) / 2**20
 
 
+def cpu_seconds(process: EngineProcess) -> float:
+    """Return the processor time that a server's processes have used so far."""
+    root = psutil.Process(process.pid)
+    times = [member.cpu_times() for member in (root, *root.children(recursive=True))]
+    return sum(time.user + time.system for time in times)
+
+
 def answer(client: httpx.Client, number: int, tokens: int) -> tuple[int, float]:
     """Ask once in a stream; return the tokens written and the seconds to the first."""
     body = {
@@ -94,15 +104,18 @@ def measure(name: str, options: EngineOptions, counts: list[int], tokens: int) -
             answer(client, 0, 4)  # the first one also warms up
             rows = {}
             for count in counts:
-                begin = time.perf_counter()
+                begin, used = time.perf_counter(), cpu_seconds(process)
                 with ThreadPoolExecutor(count) as pool:
                     asked = [
                         pool.submit(answer, client, 100 * count + i, tokens) for i in range(count)
                     ]
                     found = [task.result() for task in asked]
                 seconds = time.perf_counter() - begin
+                written = sum(n for n, _ in found)
+                used = cpu_seconds(process) - used
                 rows[str(count)] = {
-                    "tokens_per_s": round(sum(n for n, _ in found) / seconds, 1),
+                    "tokens_per_s": round(written / seconds, 1),
+                    "cpu_ms_per_token": round(1000 * used / written, 1),
                     "first_token_ms_median": round(1000 * statistics.median(f for _, f in found)),
                 }
         return {
@@ -117,16 +130,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clients", default="1,4,8", help="clients at a time, with commas")
     parser.add_argument("--tokens", type=int, default=100, help="tokens of each answer")
+    parser.add_argument("--threads", default="", help="these numbers of threads, with commas")
     parser.add_argument("--vllm", action="store_true", help="vLLM on the CPU as well")
     args = parser.parse_args()
     counts = [int(count) for count in args.clients.split(",")]
     if not EXPORT.is_dir():
         parser.error(f"run first: kidrails engine --export {EXPORT.relative_to(ROOT)}")
     common: dict[str, Any] = {"name": "m", "parallel": max(counts), "context": 1024}
-    jobs = {"embedded, Q4_1 as shipped": EngineOptions(**common)}
+    threads = [int(count) for count in args.threads.split(",") if count] or [usable_threads()]
+    jobs = {
+        f"embedded, Q4_1 as shipped, {count} threads": EngineOptions(threads=count, **common)
+        for count in threads
+    }
     for kind in ("q8_0", "f16"):
-        options = EngineOptions(model=str(EXPORT), weight_type=kind, **common)
-        jobs[f"embedded, converted to {kind}"] = options
+        options = EngineOptions(model=str(EXPORT), weight_type=kind, threads=threads[0], **common)
+        jobs[f"embedded, converted to {kind}, {threads[0]} threads"] = options
     if args.vllm:
         jobs["vLLM, float32"] = EngineOptions(
             model=str(EXPORT), backend=Backend.VLLM, name="m", context=1024
@@ -145,11 +163,13 @@ def main() -> int:
         "rows": rows,
     }
     dump_json(RESULT, result)
-    print("| server | start s | MiB | " + " | ".join(f"tokens/s at {c}" for c in counts) + " |")
+    heads = [f"CPU ms a token, tokens/s at {count}" for count in counts]
+    print("| server | start s | MiB | " + " | ".join(heads) + " |")
     print("|---|---|---|" + "---|" * len(counts))
     for row in rows:
-        speeds = " | ".join(str(row["clients"][str(c)]["tokens_per_s"]) for c in counts)
-        print(f"| {row['server']} | {row['start_s']} | {row['memory_mib']} | {speeds} |")
+        cells = [row["clients"][str(count)] for count in counts]
+        shown = " | ".join(f"{c['cpu_ms_per_token']}, {c['tokens_per_s']}" for c in cells)
+        print(f"| {row['server']} | {row['start_s']} | {row['memory_mib']} | {shown} |")
     print(f"written: {RESULT.relative_to(ROOT)}")
     return 0
 

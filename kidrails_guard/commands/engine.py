@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="name under which the model is offered")
     parser.add_argument("--context", type=int, help="tokens of one conversation")
     parser.add_argument("--parallel", type=int, default=2, help="conversations at a time (2)")
-    parser.add_argument("--threads", type=int, help="computing threads (the cores, 8 at most)")
+    parser.add_argument("--threads", type=int, help="computing threads (half the cores, 8 at most)")
     parser.add_argument("--adapter", metavar="FILE", type=Path, help="a LoRA adapter as GGUF")
     parser.add_argument("--adapter-scale", type=float, default=1.0, help="its weight (1.0)")
     parser.add_argument(

@@ -36,15 +36,18 @@ class LlamaSettings:
 
 
 def usable_threads() -> int:
-    """Return how many threads to compute with: the cores this process may use, 8 at most.
+    """Return how many threads to compute with: half the cores this process may use, 1 to 8.
 
-    More threads make a small model slower: they wait for each other at every layer.
+    llama.cpp's threads wait for each other, spinning, many times a token. One that has lost its
+    core to another program holds up all of them (``benchmarks/engine_speed.py --threads 1,2``), and
+    guard, page and browser run beside the model. The other half is often hyperthreads, which gain
+    nothing.
     """
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not on Linux
         cores = os.cpu_count() or 1
-    return max(1, min(cores, _MOST_THREADS))
+    return max(1, min(cores // 2, _MOST_THREADS))
 
 
 def plan_llamacpp(

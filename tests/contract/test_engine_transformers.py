@@ -88,7 +88,7 @@ class Served:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        options = EngineOptions(model=str(file), port=port, context=512, threads=2)
+        options = EngineOptions(model=str(file), port=port, context=512, threads=1)
         self._process = EngineProcess(plan_engine(options))
 
     def __enter__(self) -> Served:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,16 @@ class TestPlan:
         assert plan.url == "http://127.0.0.1:8000/v1"
         assert plan.command[1:3] == ("-m", "kidrails_guard.engine.llamacpp_server")
         assert int(plan.command[plan.command.index("--context") + 1]) >= 2048
+
+    @pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (3, 1), (8, 4), (64, 8)])
+    def test_half_the_cores_compute(
+        self, monkeypatch: pytest.MonkeyPatch, cores: int, threads: int
+    ) -> None:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+        command = plan_engine(EngineOptions()).command
+        assert command[command.index("--threads") + 1] == str(threads)
+        command = plan_engine(EngineOptions(threads=3)).command
+        assert command[command.index("--threads") + 1] == "3"
 
     def test_a_folder_becomes_a_file_in_the_cache(self, tmp_path: Path, own_cache: Path) -> None:
         folder = write_tiny(tmp_path / "Tiny Llama")
