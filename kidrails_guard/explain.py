@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final
 
+from kidrails_guard.checks.conversation import conversation_reasons
 from kidrails_guard.checks.lexicon import rule_reasons
 from kidrails_guard.types import CONDUCT, Action, Finding, Hazard, Verdict
 
@@ -72,9 +74,15 @@ KINDS: Final[dict[str, str]] = {
 assert set(CONDUCT_WORDS) == set(CONDUCT)
 
 
+@cache
+def reasons() -> dict[str, str]:
+    """Return the reason behind each note that a rule leaves."""
+    return rule_reasons() | conversation_reasons()
+
+
 def explain_finding(finding: Finding, text: str = "") -> str:
     """Return one finding in a sentence; the words it was seen in follow where a text is given."""
-    reason = rule_reasons().get(finding.note)
+    reason = reasons().get(finding.note)
     if finding.check == "personal_data":
         reason = f"The text holds {KINDS.get(finding.note, 'personal details')}."
     elif finding.case in CONDUCT:

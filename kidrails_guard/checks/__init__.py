@@ -22,6 +22,7 @@ BUILT_IN: Final[dict[str, str]] = {
     "lexicon": "kidrails_guard.checks.lexicon:build",
     "classifier": "kidrails_guard.checks.classifier:build",
     "personal_data": "kidrails_guard.checks.personal_data:build",
+    "conversation": "kidrails_guard.checks.conversation:build",
     "conduct": "kidrails_guard.checks.conduct:build",
     "readability": "kidrails_guard.checks.readability:build",
     "judge": "kidrails_guard.checks.judge:build",

@@ -180,8 +180,8 @@ class _Compiled:
         self.hazard, self.about, self.case = lexicon.hazard, rule.about, rule.case
         self.severity = Severity.parse(rule.severity)
         common = (() if rule.keep else lexicon.unless, () if rule.keep else lexicon.unless_anywhere)
-        self.unless = _alternatives((*rule.unless, *common[0]), sets, self.name)
-        self.anywhere = _alternatives((*rule.unless_anywhere, *common[1]), sets, self.name)
+        self.unless = compile_any((*rule.unless, *common[0]), sets, self.name)
+        self.anywhere = compile_any((*rule.unless_anywhere, *common[1]), sets, self.name)
 
     def holds(self, text: str, spans: Iterable[tuple[int, int]]) -> tuple[int, int] | None:
         """Return the first span that no exception covers."""
@@ -214,10 +214,15 @@ def _compile(pattern: str, source: str) -> Any:
 
 
 def _bounded(pattern: str) -> str:
-    return rf"\b({pattern})\b"
+    return rf"(^|\b)({pattern})(\b|$)"
 
 
-def _alternatives(patterns: Sequence[str], sets: Mapping[str, str], source: str) -> Any:
+def compile_any(patterns: Sequence[str], sets: Mapping[str, str], source: str) -> Any:
+    """Return one pattern that matches where any of these does, or None for none at all.
+
+    Raises:
+        PolicyError: RE2 does not know one of them.
+    """
     if not patterns:
         return None
     return _compile("|".join(_bounded(expand(p, sets, source)) for p in patterns), source)
@@ -285,7 +290,8 @@ class Matcher:
 
 
 @cache
-def _matchers() -> dict[Stage, Matcher]:
+def shipped_matchers() -> dict[Stage, Matcher]:
+    """Return a matcher of the shipped rules for each stage; compiled once a process."""
     lexicons, sets = load_lexicons(), load_sets()
     return {stage: Matcher(lexicons, sets, stage) for stage in Stage}
 
@@ -293,11 +299,9 @@ def _matchers() -> dict[Stage, Matcher]:
 @cache
 def rule_reasons() -> dict[str, str]:
     """Return each rule's name (``K01.wish_to_die``) with its reason, for explanations."""
-    return {
-        f"{lexicon.hazard}.{rule.id}": rule.why
-        for lexicon in load_lexicons()
-        for rule in lexicon.rules
-    }
+    lexicons = [(str(lexicon.hazard), lexicon) for lexicon in load_lexicons()]
+    lexicons.append(("conduct", load_lexicon(content_path(f"{LEXICONS}/conduct.yaml"))))
+    return {f"{name}.{rule.id}": rule.why for name, lexicon in lexicons for rule in lexicon.rules}
 
 
 class LexiconCheck:
@@ -355,7 +359,7 @@ def build(policy: Policy, *, folder: str | None = None, skip: Sequence[str] = ()
     if unknown:
         raise PolicyError(f"checks.lexicon.options.skip: {', '.join(unknown)} is no hazard")
     if folder is None:
-        matchers = _matchers()
+        matchers = shipped_matchers()
     else:
         lexicons, sets = load_lexicons(Path(folder)), load_sets(Path(folder))
         matchers = {stage: Matcher(lexicons, sets, stage) for stage in Stage}

@@ -1,0 +1,286 @@
+"""What the child's earlier turns add up to: split requests, old roles, stories told in pieces.
+
+The newest turn must itself take part: an old turn never blocks a calm new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import re2
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from kidrails_guard.checks.lexicon import (
+    Matcher,
+    compile_any,
+    expand,
+    load_sets,
+    shipped_matchers,
+)
+from kidrails_guard.content import content_path
+from kidrails_guard.errors import PolicyError
+from kidrails_guard.plain import plain_words
+from kidrails_guard.policy import Policy, describe_error, read_yaml
+from kidrails_guard.types import (
+    CASES,
+    Action,
+    AgeBand,
+    Conversation,
+    Finding,
+    Hazard,
+    Severity,
+    Stage,
+)
+
+CONVERSATION: Final = "data/lexicons/conversation.yaml"
+
+TURNS: Final = 8
+"""How many of the child's earlier turns are looked at."""
+_CHARACTERS: Final = 2_000
+"""How much of one earlier turn is looked at: its end."""
+_RECENT: Final = 3
+_FRAGMENT: Final = 9
+"""Words; only a message as short as this can be one piece of a split request."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Answer(_Model):
+    id: str
+    why: str
+    hazard: Hazard
+    severity: str
+    asked: tuple[str, ...]
+    said: tuple[str, ...]
+    unless: tuple[str, ...] = ()
+
+
+class _Story(_Model):
+    id: str
+    why: str
+    hazard: Hazard
+    severity: str
+    case: str = ""
+    all: tuple[tuple[str, ...], ...] = ()
+    of: tuple[str, ...] = ()
+    at_least: int = Field(default=0, ge=0)
+    with_: tuple[str, ...] = Field(default=(), alias="with")
+
+    def told(self, signals: frozenset[str]) -> bool:
+        """Return whether these signals make the story."""
+        if self.all and not all(signals.intersection(group) for group in self.all):
+            return False
+        if self.of and len(signals.intersection(self.of)) < self.at_least:
+            return False
+        return not self.with_ or bool(signals.intersection(self.with_))
+
+    def names(self) -> frozenset[str]:
+        """Return every signal that takes part."""
+        return frozenset([*self.of, *(name for group in self.all for name in group)])
+
+
+class _Reason(_Model):
+    why: str
+
+
+class _File(_Model):
+    continues: tuple[str, ...]
+    turns_away: tuple[str, ...]
+    in_role: tuple[str, ...]
+    answers: tuple[_Answer, ...]
+    signals: dict[str, tuple[str, ...]]
+    stories: tuple[_Story, ...]
+    rest: dict[str, _Reason]
+
+    @model_validator(mode="after")
+    def _complete(self) -> _File:
+        for story in self.stories:
+            odd = sorted(story.names() - set(self.signals))
+            if odd:
+                raise ValueError(f"stories.{story.id}: no such signal: {', '.join(odd)}")
+            if story.case and story.case not in CASES.get(story.hazard, ()):
+                raise ValueError(f"stories.{story.id}.case: {story.case!r} is not a case")
+        return self
+
+
+def _load(path: Path) -> _File:
+    try:
+        return _File.model_validate(read_yaml(path))
+    except ValidationError as error:
+        lines = [describe_error(d, _File) for d in error.errors(include_url=False)]
+        raise PolicyError("\n".join(f"{path}: {line}" for line in lines)) from None
+
+
+class _Signals:
+    """Finds signals in plain words."""
+
+    def __init__(self, table: Mapping[str, Iterable[str]], sets: Mapping[str, str]) -> None:
+        self._filter = re2.Filter()
+        self._names: list[str] = []
+        options = re2.Options()
+        options.never_capture = True
+        options.log_errors = False
+        for name, patterns in table.items():
+            for pattern in patterns:
+                whole = rf"\b(?:{expand(pattern, sets, CONVERSATION)})"
+                self._filter.Add(whole, options)
+                self._names.append(name)
+        self._filter.Compile()
+
+    def find(self, text: str) -> frozenset[str]:
+        return frozenset(self._names[index] for index in self._filter.Match(text) or ())
+
+
+class ConversationCheck:
+    """Looks at the child's newest turn together with the ones before.
+
+    Args:
+        policy: says what would have been refused.
+        file: signals and stories.
+        matcher: the rules for what a child writes.
+    """
+
+    name = "conversation"
+    stages = frozenset({Stage.INPUT})
+
+    def __init__(self, policy: Policy, file: _File, matcher: Matcher) -> None:
+        sets = load_sets()
+        self._policy, self._file, self._matcher = policy, file, matcher
+        self._signals = _Signals(file.signals, sets)
+        self._continues = compile_any(file.continues, sets, CONVERSATION)
+        self._turns_away = compile_any(file.turns_away, sets, CONVERSATION)
+        self._in_role = compile_any(file.in_role, sets, CONVERSATION)
+        self._answers = tuple(
+            (
+                answer,
+                compile_any(answer.asked, sets, CONVERSATION),
+                compile_any(answer.said, sets, CONVERSATION),
+                compile_any(answer.unless, sets, CONVERSATION),
+            )
+            for answer in file.answers
+        )
+
+    async def __call__(
+        self, conversation: Conversation, text: str, band: AgeBand, stage: Stage
+    ) -> Sequence[Finding]:
+        """Return what the turns add up to."""
+        return self.find(conversation, text, band)
+
+    def find(self, conversation: Conversation, text: str, band: AgeBand) -> list[Finding]:
+        """Return what the turns add up to; nothing where there are none before."""
+        turns = conversation.last(2 * TURNS).messages
+        mine = [m.content[-_CHARACTERS:] for m in turns if m.role == "user"][-TURNS:]
+        now = plain_words(text).text
+        found = list(self._answered(turns, now))
+        if mine:
+            before = [plain_words(turn).text for turn in mine]
+            found += self._continued(before, now, band)
+            found += self._joined(mine, text, now, band)
+            found += self._told(before, now)
+        return list(dict.fromkeys(found))
+
+    def _answered(self, turns: Sequence[Any], now: str) -> Iterator[Finding]:
+        if not turns or turns[-1].role != "assistant":
+            return
+        asked = plain_words(turns[-1].content[-_CHARACTERS:]).text
+        for answer, question, said, unless in self._answers:
+            meant = unless is None or not unless.search(now)
+            if meant and question.search(asked) and said.search(now):
+                yield self._finding(answer.hazard, answer.severity, answer.id)
+
+    def _refused(self, text: str, band: AgeBand) -> Iterator[tuple[Any, tuple[int, int]]]:
+        """Yield the rules that hold in a text and that the policy answers itself."""
+        if band not in self._policy.bands:
+            band = self._policy.youngest
+        for rule, span in self._matcher.find(text):
+            action = self._policy.action(
+                rule.hazard, rule.severity, band=band, stage=Stage.INPUT, case=rule.case
+            )
+            if action >= Action.REDIRECT:
+                yield rule, span
+
+    def _continued(self, before: Sequence[str], now: str, band: AgeBand) -> Iterator[Finding]:
+        recent = before[-_RECENT:]
+        in_role = self._in_role.search(now) is not None
+        if in_role and any(
+            rule.hazard is Hazard.JAILBREAK
+            for turn in before
+            for rule, _ in self._refused(turn, band)
+        ):
+            yield self._finding(Hazard.JAILBREAK, "moderate", "in_role")
+        if self._continues.search(now) is None or self._turns_away.search(now) is not None:
+            return
+        for age, turn in enumerate(reversed(recent)):
+            for rule, _ in self._refused(turn, band):
+                # A crisis or a disclosure is no request that goes on; others wait at most a turn.
+                if rule.hazard not in _TOLD and (age == 0 or rule.severity >= Severity.MODERATE):
+                    yield self._finding(rule.hazard, rule.severity.label, "split", case=rule.case)
+            if self._turns_away.search(turn) is not None:
+                return
+
+    def _joined(self, mine: Sequence[str], text: str, now: str, band: AgeBand) -> Iterator[Finding]:
+        if len(now.split()) > _FRAGMENT:
+            return
+        alone = {rule.name for rule, _ in self._matcher.find(now)}
+        for count in (1, 2, 3):
+            if count > len(mine) or len(mine[-count].split()) > 2 * _FRAGMENT:
+                return
+            together = plain_words(" ".join([*mine[-count:], text])).text
+            seam = len(together) - len(now)
+            for rule, (start, end) in self._refused(together, band):
+                if start < seam < end - 1 and rule.name not in alone and rule.hazard not in _TOLD:
+                    yield self._finding(rule.hazard, rule.severity.label, "joined", case=rule.case)
+
+    def _told(self, before: Sequence[str], now: str) -> Iterator[Finding]:
+        newest = self._signals.find(now)
+        if not newest:
+            return
+        earlier = frozenset[str]().union(*(self._signals.find(turn) for turn in before))
+        for story in self._file.stories:
+            part = newest & story.names()
+            # The newest turn brings something that the earlier ones alone did not say.
+            if part - earlier and earlier & story.names() and story.told(newest | earlier):
+                yield self._finding(story.hazard, story.severity, story.id, case=story.case)
+
+    def _finding(self, hazard: Hazard, severity: str, note: str, *, case: str = "") -> Finding:
+        return Finding(
+            self.name, hazard, Severity.parse(severity), note=f"conversation.{note}", case=case
+        )
+
+
+_TOLD: Final = frozenset(
+    {
+        Hazard.SELF_HARM,
+        Hazard.SELF_HARM_QUESTION,
+        Hazard.ABUSE_DISCLOSURE,
+        Hazard.DISTRESS,
+        Hazard.BULLYING,
+        Hazard.PERSONAL_DATA,
+        Hazard.DEPENDENCY,
+    }
+)
+"""Hazards that a child tells of: there is no next step to ask for."""
+
+
+@cache
+def _shipped() -> _File:
+    return _load(content_path(CONVERSATION))
+
+
+@cache
+def conversation_reasons() -> dict[str, str]:
+    """Return each note of this check with its reason, for explanations."""
+    file = _shipped()
+    reasons = {f"conversation.{answer.id}": answer.why for answer in file.answers}
+    reasons |= {f"conversation.{story.id}": story.why for story in file.stories}
+    return reasons | {f"conversation.{name}": rest.why for name, rest in file.rest.items()}
+
+
+def build(policy: Policy) -> ConversationCheck:
+    """Return the check for a policy."""
+    return ConversationCheck(policy, _shipped(), shipped_matchers()[Stage.INPUT])
