@@ -118,11 +118,13 @@ def _options(args: argparse.Namespace) -> EngineOptions:
 
 
 def _check(args: argparse.Namespace) -> int:
+    from kidrails_guard.engine.cache import describe_cache
     from kidrails_guard.engine.describe import describe_model, find_problems, model_line
     from kidrails_guard.engine.launch import plan_engine
     from kidrails_guard.engine.models import find_model
 
     record: dict[str, Any] = {"ok": False, "model": None, "plan": None, "problems": []}
+    cache = record["cache"] = describe_cache()
     try:
         record["model"] = describe_model(find_model(args.model))
         plan = plan_engine(_options(args), prepare=False)
@@ -138,6 +140,9 @@ def _check(args: argparse.Namespace) -> int:
         lines.append(f"backend  {record['plan']['backend']}: {'; '.join(record['plan']['notes'])}")
         lines.append(f"address  {record['plan']['url']}, as {record['plan']['name']}")
         lines.append(f"command  {record['plan']['shown']}")
+    lines.append(
+        f"cache    {cache['folder']}: {cache['files']} files, {cache['bytes'] / 2**20:,.0f} MiB"
+    )
     lines += [f"problem  {problem}" for problem in record["problems"]]
     _print(record, "\n".join(lines), as_json=args.json)
     return 0 if record["ok"] else 1

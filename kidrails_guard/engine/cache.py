@@ -84,7 +84,7 @@ def export_of(source: Path, *, progress: Progress | None = None) -> Path:
 
 
 def describe_cache() -> dict[str, Any]:
-    """Return the cache's folder, its files and their bytes, for `kidrails doctor`."""
+    """Return the cache's folder, its files and their bytes."""
     folder = cache_folder()
     files = [f for f in folder.rglob("*") if f.is_file()] if folder.is_dir() else []
     return {

@@ -38,6 +38,7 @@ class TestCheck:
         assert "answers end with <|im_end|>" in said
         assert f"http://127.0.0.1:{unused_port}/v1, as tiny" in said
         assert f"llamacpp_server --model {gguf}" in said
+        assert "cache: 0 files, 0 MiB" in said
 
     def test_as_json(
         self, folder: Path, capsys: pytest.CaptureFixture[str], unused_port: int
