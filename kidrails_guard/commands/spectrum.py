@@ -6,7 +6,7 @@ import argparse
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kidrails_guard.errors import MissingDependency, ScanError, UsageError
 
@@ -219,6 +219,7 @@ def _select(args: argparse.Namespace) -> int:
     from kidrails_guard.spectrum.memory import TrainingSetup
     from kidrails_guard.spectrum.selecting import select
     from kidrails_guard.spectrum.shapes import model_index
+    from kidrails_guard.spectrum.summary import selection_text
 
     scan = _read(args)
     index = model_index(args.model) if args.model else scan.index or model_index(scan.model)
@@ -233,7 +234,7 @@ def _select(args: argparse.Namespace) -> int:
         record = selection.to_json() | {"memory": {k: v.to_json() for k, v in memory.items()}}
         print(json.dumps(record, indent=2))
     else:
-        print(_selection_text(scan, selection, memory))
+        print(selection_text(scan, selection, memory))
         if args.save:
             print(f"wrote {args.save}")
     return 0
@@ -279,51 +280,20 @@ def _memory(
     }
 
 
-def _selection_text(scan: Scan, selection: Selection, memory: dict[str, MemoryEstimate]) -> str:
-    from kidrails_guard.spectrum.heatmap import draw_selection
-    from kidrails_guard.spectrum.memory import GB
-
-    seed = f", seed {selection.seed}" if selection.seed is not None else ""
-    extras = [name for name in ("embeddings", "head", "norms") if getattr(selection, name)]
-    lines = [
-        f"{selection.model}: {selection.method} {selection.fraction:g}{seed} by "
-        f"{selection.estimator}" + (f"; {selection.budget}" if selection.budget else ""),
-        "",
-        draw_selection(scan, set(selection.parameters)),
-        "",
-        f"trainable: {selection.trainable_parameters:,} of {selection.total_parameters:,} "
-        f"({selection.trainable_share:.1%}), {len(selection.parameters)} tensors"
-        + (f", {', '.join(extras)} included" if extras else ""),
-    ]
-    if selection.degenerate:
-        shown = ", ".join(selection.degenerate[:4])
-        more = ", …" if len(selection.degenerate) > 4 else ""
-        lines.append(
-            f"degenerate: {len(selection.degenerate)} scores are infinite or tied, their order "
-            f"says little: {shown}{more}"
-        )
-    lines += ["", "estimated GPU memory, GB    trainable  weights  grad+opt  activ.   total"]
-    for name, one in memory.items():
-        numbers = (one.weights, one.gradients + one.states, one.activations, one.total)
-        columns = "".join(f"{value / GB:>9.1f}" for value in numbers)
-        lines.append(f"  {name:<22}{one.trainable / 1e6:>12,.1f}M{columns}")
-    return "\n".join(lines)
-
-
 def _show(args: argparse.Namespace) -> int:
     from kidrails_guard.spectrum.heatmap import draw_file, draw_terminal
     from kidrails_guard.spectrum.ranking import rank
+    from kidrails_guard.spectrum.summary import scan_record
 
     scan = _read(args)
     if args.out:
         draw_file(scan, args.out)
-    ranked = rank(scan.rows)
     if args.json:
-        print(json.dumps(_show_record(scan, ranked), indent=2))
+        print(json.dumps(scan_record(scan), indent=2))
         return 0
     print(f"{scan.model}, {scan.estimator}, {len(scan.rows)} modules, sha256 {scan.sha256}\n")
     print(draw_terminal(scan))
-    marked = [one for group in ranked.values() for one in group if one.degenerate]
+    marked = [one for group in rank(scan.rows).values() for one in group if one.degenerate]
     if marked:
         print(f"\n{len(marked)} degenerate scores (infinite or tied), listed by --json")
     for name, reason in scan.unscored:
@@ -331,26 +301,3 @@ def _show(args: argparse.Namespace) -> int:
     if args.out:
         print(f"wrote {args.out}")
     return 0
-
-
-def _show_record(scan: Scan, ranked: dict[str, Any]) -> dict[str, Any]:
-    import math
-
-    return {
-        "model": scan.model,
-        "estimator": scan.estimator.value,
-        "scan_sha256": scan.sha256,
-        "unscored": dict(scan.unscored),
-        "modules": [
-            {
-                "module": one.row.module,
-                "type": kind,
-                "place": one.place,
-                # JSON has no infinity: None, and `degenerate` says which kind.
-                "snr": one.row.snr if math.isfinite(one.row.snr) else None,
-                "degenerate": one.degenerate,
-            }
-            for kind, group in ranked.items()
-            for one in group
-        ],
-    }

@@ -15,6 +15,7 @@
 * `selecting`: that value from a scan
 * `memory`: what training them takes
 * `heatmap`: a scan as a picture
+* `summary`: a selection as text, a scan as plain values
 
 Source: Hartford et al., *Spectrum: Targeted Training on Signal to Noise Ratio*, arXiv 2406.06623.
 """

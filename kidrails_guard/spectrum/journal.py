@@ -65,10 +65,9 @@ class Journal:
     def _load(self, key: Mapping[str, str]) -> None:
         self.stream.seek(0)
         lines = self.stream.read().split("\n")
-        # A kill may have cut the last line short: everything before the last newline is whole.
-        whole = lines[:-1]
-        if whole and _parse(whole[0]) == {"key": dict(key)}:
-            for line in whole[1:]:
+        if _parse(lines[0]) == {"key": dict(key)}:
+            for line in lines[1:]:
+                # A kill may have cut the last line short: then it does not parse.
                 try:
                     one = MatrixResult.from_json(json.loads(line))
                 except (ValueError, KeyError, TypeError):

@@ -248,8 +248,9 @@ def test_a_killed_scan_goes_on_where_it_stopped(write_checkpoint, tmp_path: Path
         for n in range(24)
     }
     model, out = write_checkpoint(tensors), tmp_path / "out"
+    # No pipe: a worker that lived on would hold it open, and waiting for its end would hang.
     process = subprocess.Popen(
-        _scan_command(model, out, "--workers", "2"), stdout=subprocess.PIPE, text=True
+        _scan_command(model, out, "--workers", "2"), stdout=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 120
     while not _journal(out).is_file() or len(_journal(out).read_text().splitlines()) < 4:
@@ -258,14 +259,15 @@ def test_a_killed_scan_goes_on_where_it_stopped(write_checkpoint, tmp_path: Path
         time.sleep(0.002)
     workers = _children(process.pid)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.wait()
     kept = _journal(out).read_text().count("\n") - 1  # whole lines, without the first
     assert [p.name for p in out.iterdir()] == [_journal(out).name]
     # Nobody told the workers; they notice that they are alone.
     assert workers
-    _gone, alive = psutil.wait_procs(
-        [psutil.Process(pid) for pid in workers if psutil.pid_exists(pid)], timeout=60
-    )
+    left = [psutil.Process(pid) for pid in workers if psutil.pid_exists(pid)]
+    _gone, alive = psutil.wait_procs(left, timeout=60)
+    for one in alive:
+        one.kill()
     assert not alive
     record = json.loads(
         subprocess.run(_scan_command(model, out), check=True, capture_output=True).stdout

@@ -42,6 +42,7 @@ def test_round_trip(selection: Selection, tmp_path: Path) -> None:
 
 def test_patterns_match_one_tensor_each(selection: Selection) -> None:
     """In axolotl's way: it escapes dots itself and matches at the start only."""
+    assert selection.patterns == tuple(f"^{name}$" for name in NAMES)
     index = model_index(selection.model)
     matched = [index.match(pattern) for pattern in selection.patterns]
     assert matched == [(NAMES[0],), (NAMES[1],)]
