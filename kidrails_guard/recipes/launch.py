@@ -99,14 +99,19 @@ def prepare_output(output: Path, identity: Identity, *, fresh: bool) -> Start:
         fresh: move what is there aside, instead of going on with it.
 
     Raises:
-        RecipeError: the folder holds something else.
+        RecipeError: the folder holds something else, or cannot be written.
     """
-    if fresh and output.exists():
-        output.rename(_free_name(output))
-    if not output.exists() or not any(output.iterdir()):
-        output.mkdir(parents=True, exist_ok=True)
-        dump_json(output / RUN_FILE, {"digest": identity.digest, **identity.to_json()})
-        return Start()
+    try:
+        if fresh and output.exists():
+            output.rename(_free_name(output))
+        if not output.exists() or not any(output.iterdir()):
+            output.mkdir(parents=True, exist_ok=True)
+            dump_json(output / RUN_FILE, {"digest": identity.digest, **identity.to_json()})
+            return Start()
+    except OSError as error:
+        raise RecipeError(
+            f"{output} cannot be written ({error.strerror}); give another folder: --output DIR"
+        ) from None
     try:
         found = json.loads((output / RUN_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -54,7 +54,8 @@ class Settings:
         root: where relative paths start.
         python: the interpreter that has axolotl.
         fresh: move an older run aside instead of going on with it.
-        accelerate: options for accelerate, such as ``--config_file FILE``.
+        accelerate: options for accelerate, such as ``--config_file FILE``; where empty, a recipe
+            that is shared by several GPUs takes all of this machine's.
     """
 
     machine: Machine
@@ -143,8 +144,10 @@ def train(
     flags["dataset_prepared_path"] = str(_prepared(recipe, identity))
     if start.checkpoint is not None:
         flags["resume_from_checkpoint"] = str(start.checkpoint.relative_to(root))
+    shared = recipe.config.get("fsdp_config") or recipe.config.get("deepspeed")
+    spread = ("--num_processes", str(settings.machine.gpus)) if shared else ()
     command = launch_arguments(
-        recipe, python=settings.python, flags=flags, accelerate=settings.accelerate
+        recipe, python=settings.python, flags=flags, accelerate=settings.accelerate or spread
     )
     outcome = Outcome(0, 0.0, 0)
     if not start.done:

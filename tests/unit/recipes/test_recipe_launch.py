@@ -97,6 +97,11 @@ def test_a_foreign_folder_is_moved_aside_only_when_asked(tmp_path: Path) -> None
     assert not (output / "model.safetensors").exists()
 
 
+def test_a_folder_that_cannot_be_written_is_an_error() -> None:
+    with pytest.raises(RecipeError, match="cannot be written"):
+        prepare_output(Path("/proc/nowhere/out"), identity(), fresh=False)
+
+
 def test_what_decides_the_outcome_is_in_the_identity(tmp_path: Path) -> None:
     (tmp_path / "d.jsonl").write_text("1")
     config = {"base_model": "hub/name", "datasets": [{"path": "d.jsonl"}]}
