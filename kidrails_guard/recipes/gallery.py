@@ -10,7 +10,7 @@ from kidrails_guard.errors import RecipeError
 from kidrails_guard.recipes.axolotl import launch_command, recipe_file, render_axolotl
 from kidrails_guard.recipes.library import load_recipe, load_selection, load_spec, recipe_names
 from kidrails_guard.recipes.plan import Plan, make_plan, planned_index
-from kidrails_guard.recipes.schema import Method, Precision, Recipe, Stage
+from kidrails_guard.recipes.schema import Method, Precision, Recipe, Stage, Strategy
 from kidrails_guard.recipes.unsloth import can_render, render_unsloth, script_file
 from kidrails_guard.spectrum.checkpoint import ModelIndex
 from kidrails_guard.spectrum.memory import TrainingSetup, estimate_lora, estimate_tuning
@@ -82,9 +82,11 @@ def memory_line(recipe: Recipe, plan: Plan, index: ModelIndex) -> str:
         # Weights, and gradient and two AdamW states of what is trained, four bytes each.
         weights = 4 * (plan.total + 3 * plan.trainable)
         return f"about {weights / 1e9:.1f} GB and activations, estimated."
+    # DeepSpeed keeps fp32 copies of what it trains, whatever the optimizer's name.
+    zero3 = recipe.hardware.strategy is Strategy.ZERO3
     setup = TrainingSetup(
         tokens=recipe.sequence_len * training.micro_batch,
-        optimizer=training.optimizer,
+        optimizer="adamw_fp32" if zero3 else training.optimizer,
         gpus=recipe.hardware.devices,
         lora_rank=recipe.lora.rank if recipe.lora else 16,
     )
