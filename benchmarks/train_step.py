@@ -149,7 +149,7 @@ def measure(method: str, args: argparse.Namespace) -> dict[str, Any]:
         "reserved_gb": round(torch.cuda.max_memory_reserved() / 1e9, 2) if cuda else None,
         "seconds_a_step": round(step, 4),
         "tokens_a_second": round(args.micro_batch * args.sequence / step, 1),
-        "loss": float(loss),
+        "loss": float(loss.detach()),
     }
 
 
