@@ -42,6 +42,9 @@ from kidrails_guard.types import (
 
 NAME: Final = "classifier"
 WORKERS: Final = 2
+CRISIS: Final = frozenset({Hazard.SELF_HARM, Hazard.ABUSE_DISCLOSURE})
+NEAR: Final = "near_crisis"
+"""Too unsure for the crisis answer, too near to it to leave unsaid: the text counts as distress."""
 CASE_AT: Final = 0.5
 """A case is named when it is likelier than not; else the hazard's general action holds."""
 
@@ -132,6 +135,12 @@ class Classifier:
             for f in found
         ):
             found.append(self._unnamed(scores, stage, weak=scores.risk < firm[RISK]))
+        if stage is Stage.INPUT and all(f.weak for f in found):
+            found += [
+                self._finding(scores, Hazard.DISTRESS, f.score, stage, weak=False, note=NEAR)
+                for f in found
+                if f.hazard in CRISIS
+            ][:1]
         return tuple(found)
 
     def _unnamed(self, scores: Scores, stage: Stage, *, weak: bool) -> Finding:

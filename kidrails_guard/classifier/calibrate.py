@@ -43,6 +43,8 @@ ALARM_COST: Final[dict[Action, float]] = {
 """What a false alarm costs on a harmless text; `AMID_RISK` of it on a text that is risky anyway."""
 
 AMID_RISK: Final = 0.15
+REPLY_ALARM: Final = 5.0
+"""Replies are good far more often than the rows here say: a false alarm costs this much more."""
 WEAK_DISCOUNT: Final = 8.0
 """A weak finding counts only where the guard is strict: its false alarms cost this much less."""
 PRIOR_LOGIT: Final = 0.35
@@ -187,6 +189,8 @@ def choose_thresholds(
     known: Array,
     harmless: NDArray[np.bool_],
     action: Mapping[str, Action],
+    *,
+    alarms: float = 1.0,
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Return thresholds and weak thresholds by output name.
 
@@ -196,13 +200,14 @@ def choose_thresholds(
         known: 1 where the target counts.
         harmless: rows on which an alarm costs in full.
         action: what follows from each output.
+        alarms: how many times dearer false alarms are than `ALARM_COST` says.
     """
     firm: dict[str, float] = {}
     weak: dict[str, float] = {}
     for at, name in enumerate([*map(str, HAZARDS), RISK]):
         use = known[:, at] > 0
         truth = target[use, at].astype(np.float64)
-        miss_cost, alarm_cost = MISS_COST[action[name]], ALARM_COST[action[name]]
+        miss_cost, alarm_cost = MISS_COST[action[name]], ALARM_COST[action[name]] * alarms
         alarm = np.where(harmless[use], alarm_cost, alarm_cost * AMID_RISK)
         for table, discount in ((firm, 1.0), (weak, WEAK_DISCOUNT)):
             bayes = alarm_cost / discount / (alarm_cost / discount + miss_cost)
@@ -211,7 +216,7 @@ def choose_thresholds(
                 truth,
                 np.full(len(truth), miss_cost),
                 alarm / discount,
-                bayes=min(max(bayes, 0.02), 0.9),
+                bayes=min(max(bayes, 0.02), 0.95),
             )
         weak[name] = min(weak[name], firm[name])
     return firm, weak

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import shutil
 import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,15 +21,45 @@ from kidrails_guard.classifier.encode import Window
 from kidrails_guard.classifier.fit import collate
 from kidrails_guard.classifier.labels import combine
 from kidrails_guard.classifier.network import HazardNetwork
+from kidrails_guard.errors import DataError
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
-def save_weights(network: HazardNetwork, path: Path) -> None:
-    """Write the trained weights, for another export or more training; they are not shipped."""
+def save_weights(network: HazardNetwork, path: Path, *, record: dict[str, Any]) -> None:
+    """Write the trained weights, for another calibration or export; they are not shipped.
+
+    Args:
+        network: trained.
+        path: a ``.safetensors`` file.
+        record: how they came to be; kept in the file's metadata.
+    """
     from safetensors.torch import save_file
 
-    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, path)
+    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    save_file(tensors, path, metadata={"record": json.dumps(record)})
+
+
+def load_weights(encoder: Path, path: Path) -> tuple[HazardNetwork, dict[str, Any]]:
+    """Return the network of `save_weights` and its record.
+
+    Raises:
+        DataError: the file is not one of ours.
+    """
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load_file
+
+    network = HazardNetwork(encoder)
+    try:
+        network.load_state_dict(load_file(path))
+        with safe_open(path, framework="pt") as stream:
+            record: dict[str, Any] = json.loads((stream.metadata() or {})["record"])
+    except (OSError, SafetensorError, RuntimeError, KeyError) as error:
+        raise DataError(
+            f"{path}: not weights of this classifier ({type(error).__name__}); accepted: the "
+            "weights.safetensors of: kidrails guard train"
+        ) from None
+    return network.eval(), record
 
 
 def export_onnx(network: HazardNetwork, path: Path) -> None:

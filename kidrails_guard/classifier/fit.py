@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 Clean = Callable[[str], str]
 LONG = frozenset({"jailbreaks_in_the_wild"})
-"""Sets whose texts say the same all the way through: any window of them is a row."""
+"""Sets whose texts say the same all the way through: any window of them is a row, as of a benign
+text; a long one must not look risky where a window begins in the middle of a sentence."""
+CHILDREN = frozenset({"childsafe_half"})
+"""Public sets of children's talk, seen whole in every epoch."""
 
 
 KIND_WEIGHT = 0.7
@@ -143,7 +146,7 @@ def fit(
     for epoch in range(settings.epochs):
         rows = _epoch(train, settings, rng, around)
         first = [
-            (e, w[rng.randrange(len(w))] if e.source in LONG else w[0])
+            (e, w[rng.randrange(len(w))] if e.benign or e.source in LONG else w[0])
             for e, w in zip(rows, windows_of(rows, tokenizer, sometimes), strict=True)
         ]
         network.train()
@@ -187,7 +190,7 @@ def _epoch(
     for example in train:
         if example.own is None:
             # The public sets are large and easy: another part of them each time is enough.
-            if rng.random() < settings.public_share:
+            if example.source in CHILDREN or rng.random() < settings.public_share:
                 rows.append(augment(example, rng, around) if rng.random() < 0.5 else example)
         elif example.stage is Stage.OUTPUT:
             rows.append(augment(example, rng, around) if rng.random() < 0.5 else example)

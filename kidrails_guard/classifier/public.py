@@ -63,6 +63,8 @@ _BENIGN: Final = Mapping(open=(H.VIOLENCE_IN_CONTEXT,), risky=False)
 # Sets whose rows only measure: none of them is seen in training.
 HELD_OUT: Final = frozenset({"harmbench", "safe_child_llm"})
 DEV_DIGITS: Final = "012"
+EVAL_DIGITS: Final = "12"
+"""Of benign sets, the stories and texts whose digit is here only measure, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,7 @@ SOURCES: Final[dict[str, Source]] = {
         {"story": Mapping(_BENIGN.hazards, _BENIGN.open, False, 0.7, "0123456")}, group="story"
     ),
     "childsafe_half": Source(
-        {"": Mapping((), (H.VIOLENCE_IN_CONTEXT, H.DISTRESS, H.BODY_GROWING_UP), False, 0.7)}
+        {"": Mapping((), (H.VIOLENCE_IN_CONTEXT, H.DISTRESS, H.BODY_GROWING_UP), False, 1.0)}
     ),
     "presidio_pii": Source(
         {"": Mapping((), (H.PERSONAL_DATA, H.COMMERCIAL), None, 0.5, "01234567")}
@@ -170,7 +172,10 @@ def _read(name: str, source: Source, row: dict[str, Any]) -> Iterator[PublicText
     if mapping is None or not text or digit(f"keep {text}") not in mapping.keep:
         return
     group = row[source.group] if source.group else text
-    split = "eval" if name in HELD_OUT else "dev" if digit(group) in DEV_DIGITS else "train"
+    if name in HELD_OUT or (mapping.risky is False and digit(group) in EVAL_DIGITS):
+        split = "eval"
+    else:
+        split = "dev" if digit(group) in DEV_DIGITS else "train"
     context = (row.get("context") or "").strip()
     hazards = frozenset(mapping.hazards)
     yield PublicText(

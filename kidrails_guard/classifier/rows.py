@@ -18,6 +18,8 @@ from kidrails_guard.types import CASES, About, Hazard, Severity, Stage
 COLUMNS: Final = ("hazard", "severity", "about", "stage", "context", "case", "text")
 EVAL_DIGITS: Final = "0123"
 """First hex digit of a golden message's SHA-256 that keeps it out of every training run."""
+GOLDEN_DEV_DIGITS: Final = "45"
+"""Golden rows that choose epochs and thresholds, above all those of the replies."""
 DEV_DIGITS: Final = "01"
 """The same for the hand-written messages: one in eight chooses epochs and thresholds."""
 PAIR_DIGITS: Final = "01234567"
@@ -150,7 +152,8 @@ def _golden(row: dict[str, Any]) -> Iterator[LabelledText]:
     before = tuple(Turn(turn["role"], turn["content"]) for turn in row["conversation"])
     # Siblings of one conversation share its first message, and with it their side.
     first = before[0].text if before else message
-    split = "eval" if digit(first) in EVAL_DIGITS else "train"
+    coin = digit(first)
+    split = "eval" if coin in EVAL_DIGITS else "dev" if coin in GOLDEN_DEV_DIGITS else "train"
     hazards = (hazard,) if hazard is not Hazard.BENIGN else ()
     severity = Severity.parse(row["severity"])
     asked = LabelledText(

@@ -22,7 +22,7 @@ class Settings:
     """
 
     seed: int = 7
-    epochs: int = 6
+    epochs: int = 5
     batch: int = 32
     rate: float = 8e-5
     decay: float = 0.01

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kidrails_guard.classifier.calibrate import (
+    REPLY_ALARM,
     SCALED,
     Calibration,
     choose_thresholds,
@@ -61,7 +62,12 @@ def calibrate(logits: NDArray[np.float32], dev: Sequence[Example], policy: Polic
         )
     replies = {str(h): policy.hazards[h].output for h in HAZARDS} | {RISK: Action.REDIRECT}
     output, output_weak = choose_thresholds(
-        scores[~asked], target[~asked], known[~asked], harmless[~asked], replies
+        scores[~asked],
+        target[~asked],
+        known[~asked],
+        harmless[~asked],
+        replies,
+        alarms=REPLY_ALARM,
     )
     return replace(unset, thresholds=firm, weak=weak, output=output, output_weak=output_weak)
 

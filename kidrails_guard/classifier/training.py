@@ -119,6 +119,7 @@ def train(
     out: Path,
     settings: Settings,
     *,
+    weights: Path | None = None,
     report: Callable[[str], None],
 ) -> dict[str, Any]:
     """Train, calibrate, export and describe a classifier.
@@ -128,6 +129,8 @@ def train(
         public: the folder with the public sets, or None.
         out: gets `model.onnx`, `tokenizer.json` and `manifest.json`; made where missing.
         settings: how the run is done.
+        weights: of an earlier run: calibrate and export them, and train nothing. Thresholds
+            follow the policy's actions, so a changed policy is a reason.
         report: told what goes on, a line at a time.
 
     Returns:
@@ -135,7 +138,12 @@ def train(
     """
     from tokenizers import Tokenizer
 
-    from kidrails_guard.classifier.export import export_onnx, onnx_logits, save_weights
+    from kidrails_guard.classifier.export import (
+        export_onnx,
+        load_weights,
+        onnx_logits,
+        save_weights,
+    )
     from kidrails_guard.classifier.fit import fit, predict, windows_of
 
     corpus = assemble(data, public, limit=settings.limit)
@@ -145,18 +153,27 @@ def train(
     tokenizer = Tokenizer.from_file(str(encoder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    network, history = fit(
-        encoder,
-        tokenizer,
-        corpus.train,
-        corpus.dev,
-        corpus.around,
-        settings,
-        clean=clean,
-        report=report,
-    )
     out.mkdir(parents=True, exist_ok=True)
-    save_weights(network, out / "weights.safetensors")
+    if weights is None:
+        network, history = fit(
+            encoder,
+            tokenizer,
+            corpus.train,
+            corpus.dev,
+            corpus.around,
+            settings,
+            clean=clean,
+            report=report,
+        )
+        record = {
+            "settings": asdict(settings),
+            "history": [{k: round(v, 4) for k, v in epoch.items()} for epoch in history],
+            "texts": corpus.counts()["train"],
+            "sources": source_hashes(data, public),
+        }
+        save_weights(network, out / "weights.safetensors", record=record)
+    else:
+        network, record = load_weights(encoder, weights)
     report("export: ONNX, fused, int8")
     export_onnx(network, out / "model.onnx")
     tokenizer.save(str(out / "tokenizer.json"), pretty=False)
@@ -164,9 +181,7 @@ def train(
     exact = predict(network, windows)
     small = onnx_logits(out / "model.onnx", windows)
     calibration = calibrate(small, corpus.dev, load_policy())
-    manifest = describe(
-        out, corpus, settings, calibration, history, sources=source_hashes(data, public)
-    )
+    manifest = describe(out, corpus, record, calibration)
     manifest["encoder"]["sha256"] = sha256_file(encoder / "model.safetensors")
     manifest["quantised"] = compare(exact, small, calibration)
     manifest["reliability"] = reliability(small, corpus.dev, calibration)
@@ -189,15 +204,16 @@ def source_hashes(data: Path, public: Path | None) -> dict[str, str]:
 
 
 def describe(
-    out: Path,
-    corpus: Corpus,
-    settings: Settings,
-    calibration: Calibration,
-    history: Sequence[dict[str, float]],
-    *,
-    sources: dict[str, str],
+    out: Path, corpus: Corpus, record: dict[str, Any], calibration: Calibration
 ) -> dict[str, Any]:
-    """Return the manifest of a trained model."""
+    """Return the manifest of a trained model.
+
+    Args:
+        out: its folder.
+        corpus: what it was calibrated on.
+        record: how its weights came to be.
+        calibration: its scalings and thresholds.
+    """
     return {
         "format": 1,
         "name": "kidrails-hazard",
@@ -213,10 +229,10 @@ def describe(
             for name in FILES
         },
         "outputs": list(names()),
-        "settings": asdict(settings),
-        "texts": corpus.counts(),
-        "sources": sources,
-        "history": [{k: round(v, 4) for k, v in epoch.items()} for epoch in history],
+        "settings": record["settings"],
+        "history": record["history"],
+        "texts": corpus.counts() | {"train": record["texts"]},
+        "sources": record["sources"],
         "cost": {
             "miss": {a.label: cost for a, cost in MISS_COST.items()},
             "false_alarm": {a.label: cost for a, cost in ALARM_COST.items()},

@@ -32,10 +32,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     train.add_argument("--out", type=Path, metavar="DIR", default=Path("build/classifier"))
     train.add_argument("--seed", type=int, default=7)
-    train.add_argument("--epochs", type=int, default=4)
+    train.add_argument("--epochs", type=int, default=5)
     train.add_argument("--threads", type=int, default=1)
     train.add_argument(
         "--limit", type=int, default=0, metavar="N", help="rows of each source, for a trial run"
+    )
+    train.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="weights.safetensors of an earlier run: calibrate and export only",
     )
     train.add_argument("--json", action="store_true", help="print the manifest")
     evaluate = verbs.add_parser("evaluate", help="measure a classifier on held-out rows")
@@ -45,6 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--split", choices=("eval", "dev", "train"), default="eval", help="default: eval"
     )
     evaluate.add_argument("--policy", metavar="FILE", help="default: the shipped policy")
+    evaluate.add_argument(
+        "--plot", type=Path, metavar="PNG", help="draw the reliability diagram of the model"
+    )
     evaluate.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -88,6 +97,7 @@ def _train(args: argparse.Namespace) -> int:
         public,
         args.out,
         settings,
+        weights=args.weights,
         report=lambda line: print(line, file=sys.stderr, flush=True),
     )
     if args.json:
@@ -118,8 +128,11 @@ def _evaluate(args: argparse.Namespace) -> int:
     from kidrails_guard.types import Action, AgeBand, Conversation, Message
 
     data = _data(args.data)
+    folder = args.model or SHIPPED
+    if args.plot is not None:
+        _plot(folder, args.plot)
     policy = load_policy(args.policy)
-    check = Classifier(policy, args.model or SHIPPED)
+    check = Classifier(policy, folder)
 
     def action(row: LabelledText, band: AgeBand) -> Action:
         turns = tuple(
@@ -151,3 +164,34 @@ def _evaluate(args: argparse.Namespace) -> int:
     for hazard, rates in hazards.items():
         print(f"  {hazard:<24}{rates['acceptable action'].as_text()}")
     return 0
+
+
+def _plot(folder: Path, path: Path) -> None:
+    """Draw how often a score of the development rows came true, from the model's manifest."""
+    from kidrails_guard.classifier.model import read_manifest
+
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingDependency(
+            "matplotlib", command="pip install 'kidrails-guard[evals]'", purpose="--plot"
+        ) from None
+    bins = read_manifest(folder)["reliability"]
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="0.6", linewidth=1, label="score = share")
+    axes.plot(
+        [b["score"] for b in bins], [b["share"] for b in bins], marker="o", label="hazards and risk"
+    )
+    for b in bins:
+        axes.annotate(
+            str(b["rows"]),
+            (b["score"], b["share"]),
+            xytext=(6, -11),
+            textcoords="offset points",
+            fontsize=7,
+        )
+    axes.set(xlabel="mean score", ylabel="share that held", xlim=(0, 1), ylim=(0, 1))
+    axes.legend(loc="upper left")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120, metadata={"Software": None})
