@@ -79,6 +79,14 @@ EMOJI: Final[dict[str, str]] = _pairs(
 )
 """Emoji that stand for a word when they take a word's place in a sentence."""
 
+UNIT_WORDS: Final = _set("sex sad bad dad")
+"""Words that look like a number with its unit (``54d``) and are read as words all the same."""
+
+ALWAYS_WORDS: Final = _set(
+    "knife gun bomb pills needle cigarette weed razor rope poison penis porn"
+)
+"""Emoji that are read as their word wherever they stand; others may be decoration."""
+
 EMOJI_VERBS: Final = {"dead": "die", "gun": "shoot", "knife": "kill", "blood": "bleed"}
 """What an emoji says where a verb stands: "i want to 💀", "🔪 my teacher"."""
 
@@ -175,12 +183,21 @@ MASKED: Final = _list(
     "fuck fucking fucker fucked shit shitty bullshit bitch bitches cunt cock dick bastard asshole "
     "arsehole ass arse pussy whore slut damn piss wanker twat crap hell bloody kill killing murder "
     "suicide porn porno sex sexy rape raped nude nudes naked penis vagina boobs tits drugs weed "
-    "die dead stab shoot bomb gun cut cutting hate idiot stupid nigger nigga faggot retard"
+    "die dead stab shoot bomb gun cut cutting hate idiot stupid"
 )
 """Words that are written with stars; a masked word reads as the first that fits."""
 
 I_VERBS: Final = _set(
     "am want wanna feel hate will cant dont have need love think wish was would could should had "
-    "got cut just really hurt did know live gonna do never tried"
+    "got cut just really hurt did know live gonna do never tried swallowed took ate drank smoked "
+    "vaped stole hit kissed met told gave sent saw heard said hope wonder swear deserve keep "
+    "started stopped thought drink eat play go see make"
 )
+I_STATES: Final = _set(
+    "so not gonna going really sad scared afraid tired mad angry alone bored done very the your in "
+    "at still just being always too never"
+)
+"""After ``1m``, these say that it means "I'm" and not a metre."""
+AUXILIARIES: Final = _set("do can should would could did will")
+QUESTION_WORDS: Final = _set("how where why what when who")
 CLAUSE_STARTS: Final = _set("and but because cuz so that when if cause then today now")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import codecs
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 
 from kidrails_guard.content import content_path
 
-WORDS = "data/lexicons/words.txt"
+LEXICONS = "data/lexicons"
+WORDS = f"{LEXICONS}/words.txt"
+SLURS = "slurs.txt"
 
 _LONGEST = 16
 _UNKNOWN = 16.0
 """Cost of a chunk that is no word, before its length: more than any two known words."""
+_INFLECTED = 9_000
+"""Of so many of the commonest words, the forms with an ending are known as well."""
 _PIECE = 400
 """Letters that are cut at a time, so that memory and time stay linear."""
 
@@ -87,7 +92,31 @@ class Vocabulary:
 
 
 @cache
+def hidden_words(name: str) -> tuple[str, ...]:
+    """Return the words of a file beside the lexicons that is written in ROT13."""
+    lines = content_path(f"{LEXICONS}/{name}").read_text(encoding="utf-8").splitlines()
+    return tuple(codecs.decode(line, "rot13") for line in lines if line and line[0] != "#")
+
+
+def _inflected(ordered: list[str]) -> Iterator[str]:
+    """Yield common words with an ending: plurals, pasts, ``-ing`` and ``-er``."""
+    for word in ordered[:_INFLECTED]:
+        if len(word) < 4:
+            continue
+        stem = word[:-1] if word[-1] in "ey" else word
+        if word.endswith("y") and word[-2] not in "aeiou":
+            yield from (f"{stem}ies", f"{stem}ied", f"{word}ing")
+        elif word.endswith("e"):
+            yield from (f"{word}s", f"{word}d", f"{stem}ing", f"{word}r")
+        else:
+            plural = "es" if word.endswith(("s", "x", "ch", "sh")) else "s"
+            yield from (f"{word}{plural}", f"{word}ed", f"{word}ing", f"{word}er")
+
+
+@cache
 def vocabulary() -> Vocabulary:
     """Return the vocabulary that ships."""
     lines = content_path(WORDS).read_text(encoding="utf-8").splitlines()
-    return Vocabulary(line for line in lines if line and not line.startswith("#"))
+    ordered = [line for line in lines if line and line[0] != "#"]
+    # Made-up forms come last: they are known, but never likelier than a word of the list.
+    return Vocabulary([*ordered, *hidden_words(SLURS), *_inflected(ordered)])

@@ -6,7 +6,6 @@ of it is linear in the text: words run in one Aho-Corasick automaton, patterns i
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
@@ -32,6 +31,7 @@ from kidrails_guard.types import (
     Severity,
     Stage,
 )
+from kidrails_guard.words import hidden_words
 
 LEXICONS: Final = "data/lexicons"
 SETS: Final = "sets.yaml"
@@ -50,7 +50,7 @@ class Rule(BaseModel):
         why: what the rule finds, in words for a grown-up.
         any: patterns (RE2) over plain words; ``{name}`` stands for a set of words.
         words: exact words or phrases, for long lists.
-        rot13: words that are stored in ROT13, so that nobody reads slurs by accident.
+        rot13: a file beside this one with words in ROT13, so that nobody reads slurs by accident.
         unless: a match that one of these overlaps does not count: "kill the ender dragon".
         unless_anywhere: no match counts where one of these stands anywhere: "in minecraft".
         keep: the file's common exceptions do not apply.
@@ -66,7 +66,7 @@ class Rule(BaseModel):
     stages: tuple[Stage, ...] = (Stage.INPUT,)
     any: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
-    rot13: tuple[str, ...] = ()
+    rot13: str = ""
     unless: tuple[str, ...] = ()
     unless_anywhere: tuple[str, ...] = ()
     keep: bool = False
@@ -252,7 +252,7 @@ class Matcher:
                 for pattern in rule.any:
                     whole = _bounded(expand(pattern, sets, compiled.name))
                     self._add(whole, compiled)
-                hidden = (codecs.decode(word, "rot13") for word in rule.rot13)
+                hidden = hidden_words(rule.rot13) if rule.rot13 else ()
                 for word in (*rule.words, *hidden):
                     listed.setdefault(f" {word} ", []).append(compiled)
         for word, rules in listed.items():
