@@ -130,9 +130,8 @@ def main() -> None:
         for size in arguments.sizes.split(",")
     ]
     names = [part["step"] for part in results[0]["steps"]]
-    print(
-        "| rows | " + " | ".join(f"{name}, CPU s" for name in names) + " | rows a second | growth |"
-    )
+    head = ["rows", *(f"{name}, CPU s" for name in names), "rows a second", "growth"]
+    print(f"| {' | '.join(head)} |")
     print("|---:" * len(head) + "|")
     for number, result in enumerate(results):
         growth = "–"
