@@ -39,7 +39,7 @@ class Unit:
     Attributes:
         text: the part itself.
         beyond: what follows it and is looked at together with it, but belongs to the next unit.
-            Only a cut in the middle of a clause has it, so that words across the cut are seen.
+            Only a cut inside a sentence has it, so that words across the cut are seen.
         final: whether the text ends here.
     """
 
@@ -57,7 +57,7 @@ class CutRule:
         first: a sentence this long may be the first unit, so that the first words come soon.
         sentence: a sentence border counts after so many.
         clause: a comma or the like counts after so many.
-        overlap: how far a check looks beyond a cut in the middle of a clause.
+        overlap: how far a check looks beyond a cut inside a sentence.
     """
 
     longest: int
@@ -160,10 +160,14 @@ class Cutter:
             # At least one further: after a mark without a blank the border has no width.
             self._scanned = max(border, self._scanned + 1)
             kind = self._kind(match.start(), border)
-            if (kind == "sentence" and border >= shortest) or (
-                kind == "clause" and border >= rule.clause
-            ):
+            if kind == "sentence" and border >= shortest:
                 return border, border
+            beyond = border + rule.overlap
+            if kind == "clause" and border >= rule.clause and beyond <= rule.longest:
+                if len(text) >= beyond:
+                    return border, beyond
+                self._scanned = match.start()
+                return None
             if kind != "none" and border <= rule.longest - rule.overlap:
                 self._blank = border
         if len(text) > rule.longest:
