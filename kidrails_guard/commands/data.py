@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build = verbs.add_parser("build", help="every training file from the hand-written ones")
     build.add_argument("--out", type=Path, default=Path("build/data"), metavar="DIR")
     build.add_argument("--seed", type=int, default=7, help="default 7")
-    build.add_argument("--per-row", type=int, default=13, metavar="N", help="conversations a row")
+    build.add_argument("--per-row", type=int, default=14, metavar="N", help="conversations a row")
     build.add_argument("--per-text", type=int, default=3, metavar="N", help="guard texts a text")
     build.add_argument("--personas", type=int, default=400, metavar="N", help="child user models")
     build.add_argument(

@@ -47,6 +47,7 @@ from kidrails_guard.golden.rows import (
 )
 from kidrails_guard.golden.steps import (
     Overlap,
+    apart_from,
     check_labels,
     check_size,
     decontaminate,
@@ -84,7 +85,7 @@ class BuildOptions:
 
     out: Path
     seed: int = 7
-    per_row: int = 13
+    per_row: int = 14
     per_text: int = 3
     personas: int = 400
     gate: Depth = "rules"
@@ -150,9 +151,14 @@ def build(options: BuildOptions, *, progress: Progress = _silent) -> BuildResult
     personas = sample_personas(options.personas, seed=options.seed)
     teacher = OfflineTeacher(golden, seed=options.seed)
     gate = Gate(guard)
-    maker = Maker(teacher, gate, overlap, ledger, options.seed, progress)
+    held = [row for row in golden if row.split == "eval"]
+    screens: tuple[tuple[str, Step], ...] = (
+        ("decontaminate", decontaminate(overlap)),
+        ("held out", apart_from(held)),
+    )
+    maker = Maker(teacher, gate, screens, ledger, options.seed, progress)
     made = maker.make("conversations", golden, personas, per_row=options.per_row)
-    made += generated_rows(options.generated, golden, gate, overlap, ledger)
+    made += generated_rows(options.generated, golden, gate, screens, ledger)
     written = [row for row in texts if row.source == WRITTEN_HERE]
     made_texts = maker.make("guard texts", written, personas, per_row=options.per_text)
 
@@ -198,7 +204,7 @@ def generated_rows(
     paths: Sequence[Path],
     golden: Sequence[Row],
     gate: Gate,
-    overlap: Overlap,
+    screens: tuple[tuple[str, Step], ...],
     ledger: Ledger,
 ) -> list[Row]:
     """Return the rows of `kidrails data generate`, after the gate, on their seed's side."""
@@ -219,7 +225,7 @@ def generated_rows(
             ("normalise", normalise_row),
             ("gate", lambda row: verdicts[row.id]),
             ("near-copies", drop_near_copies()),
-            ("decontaminate", decontaminate(overlap)),
+            *screens,
         ],
     )
 

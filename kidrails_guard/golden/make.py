@@ -11,7 +11,7 @@ from kidrails_guard.golden.compose import OfflineTeacher, plan_jobs
 from kidrails_guard.golden.gate import Gate
 from kidrails_guard.golden.personas import Persona
 from kidrails_guard.golden.rows import Drop, Rejected, Row, Step, StepCount, run_steps
-from kidrails_guard.golden.steps import Overlap, decontaminate, drop_copies, drop_near_copies
+from kidrails_guard.golden.steps import drop_copies, drop_near_copies
 from kidrails_guard.guard import run_sync
 from kidrails_guard.types import Stage
 
@@ -48,11 +48,15 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class Maker:
-    """Makes rows with the offline teacher until each seed has its share."""
+    """Makes rows with the offline teacher until each seed has its share.
+
+    Attributes:
+        screens: what keeps made rows apart from evaluation sets.
+    """
 
     teacher: OfflineTeacher
     gate: Gate
-    overlap: Overlap
+    screens: tuple[tuple[str, Step], ...]
     ledger: Ledger
     seed: int
     progress: Progress
@@ -73,7 +77,7 @@ class Maker:
         steps: tuple[tuple[str, Step], ...] = (
             ("exact copies", drop_copies()),
             ("near-copies", _near_seeds(rows)),
-            ("decontaminate", decontaminate(self.overlap)),
+            *self.screens,
         )
         order = ("teacher", "gate", *(name for name, _ in steps))
         for job in plan_jobs(rows, personas, per_row=per_row * MAX_ATTEMPTS, seed=self.seed):

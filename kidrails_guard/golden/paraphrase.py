@@ -137,6 +137,7 @@ class Paraphraser:
         """
         moves: list[str] = []
         table = self._swaps([*child, *replies], persona, rng, moves)
+        self._swap_things([*child, *replies], tone, rng, table, moves)
         spoken = [swap_words(text, table) for text in child]
         answered = tuple(swap_words(text, table) for text in replies)
         # Nobody tells of being hurt with three exclamation marks for fun.
@@ -176,6 +177,28 @@ class Paraphraser:
                 table[name] = rng.choice(free)
                 moves.append("name")
         return table
+
+    def _swap_things(
+        self,
+        texts: Sequence[str],
+        tone: Tone,
+        rng: random.Random,
+        table: dict[str, str],
+        moves: list[str],
+    ) -> None:
+        """Add places and pets to the words that are swapped in message and replies alike."""
+        whole = " \n ".join(texts).lower()
+        for group in self.wording.places:
+            present = [place for place in group if _stands(place, whole)]
+            # "pool" stands in "swimming pool": two that are there could be one, so hands off.
+            if len(present) == 1 and rng.random() < 0.5:
+                table[present[0]] = rng.choice([p for p in group if p != present[0]])
+                moves.append("place")
+        pets = [pet for pet in self.wording.pets if _stands(pet, whole)]
+        mine = len(pets) == 1 and re.search(rf"\b(?:my|our) {pets[0]}\b", texts[0].lower())
+        if tone == "heavy" and mine and not any(_stands(w, whole) for w in self.wording.pet_words):
+            table[pets[0]] = rng.choice([p for p in self.wording.pets if p != pets[0]])
+            moves.append("pet")
 
     def _write(self, text: str, style: Style, rng: random.Random, moves: list[str]) -> str:
         """Return the text in the hand of a style."""
@@ -232,6 +255,10 @@ class Paraphraser:
             text = f"{lead} {text}"
             moves.append("lead-in")
         return _large(text) if careful else text
+
+
+def _stands(word: str, text: str) -> bool:
+    return re.search(rf"\b{word}s?\b", text) is not None
 
 
 def _large(text: str) -> str:

@@ -206,6 +206,19 @@ def decontaminate(overlap: Overlap) -> Step:
     return step
 
 
+def apart_from(held: Iterable[Row], threshold: float = NEAR) -> Step:
+    """Return a step that drops rows whose text nearly copies an evaluation row's message."""
+    index = NearIndex(threshold)
+    for row in held:
+        index.add(row.id, row.text)
+
+    def step(row: Row) -> Row | Drop:
+        near = index.find(row.text)
+        return Drop("near-copy of an evaluation row", str(near[0])) if near else row
+
+    return step
+
+
 def rule_split(message: str) -> Split:
     """Return where a golden row stands by itself: ``eval`` for a quarter, by its message's hash."""
     digest = hashlib.sha256(message.encode("utf-8", "surrogatepass")).hexdigest()

@@ -33,6 +33,9 @@ class Wording(BaseModel):
     phrases: tuple[Words, ...]
     dialect: dict[Spelling, Words]
     relatives: dict[str, Words]
+    places: tuple[Words, ...]
+    pets: Words
+    pet_words: Words
     names: tuple[Words, ...]
     openers: dict[Tone, Words]
     frames: Words

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from difflib import SequenceMatcher
 
 import pytest
 
@@ -49,6 +50,35 @@ def test_relatives_are_swapped_on_both_sides() -> None:
     assert reply == "Mom may be tired. Mom's rest helps. Ask her."
 
 
+def test_ones_own_pet_becomes_another_where_its_kind_does_not_matter() -> None:
+    def told(text: str, reply: str) -> set[str]:
+        said = [
+            Paraphraser().say(
+                [text], [reply], persona=speaker("casual"), rng=random.Random(n), tone="heavy"
+            )
+            for n in range(12)
+        ]
+        for one in said:
+            pet = re.search(r"my (guinea pig|\w+)", one.child[0])
+            assert pet is not None
+            assert pet[1] in one.replies[0]
+        return {one.replies[0] for one in said}
+
+    assert len(told("my dog died today", "It hurts to lose your dog. Draw your dog with Mum.")) > 2
+    assert len(told("my dog died today", "It hurts. Your dog loved a walk.")) == 1
+    assert len(told("my cat and dog died", "It hurts to lose a cat and a dog.")) == 1
+
+
+def test_places_are_swapped_on_both_sides() -> None:
+    found = {
+        say("they push me at the park", "Stay near a grown-up at the park.", speaker("casual"), n)
+        for n in range(20)
+    }
+    for message, reply in found:
+        assert ("playground" in message) is ("playground" in reply)
+    assert len({reply for _, reply in found}) == 2
+
+
 def test_two_grandmothers_stay_two() -> None:
     persona = speaker("casual", grandma="gran")
     _, reply = say("nana and granny fight", "Nana and Granny both love you.", persona)
@@ -79,6 +109,9 @@ def test_a_reply_changes_by_nothing_but_swaps(golden: list[Row]) -> None:
     known = {w for group in wording.names for w in group}
     known |= {w for group in wording.relatives.values() for w in group}
     known |= {w for group in wording.dialect.values() for w in group}
+    known |= {
+        part for group in [*wording.places, wording.pets] for w in group for part in w.split()
+    }
     teacher = OfflineTeacher(golden, seed=1)
     seen = 0
     for job in plan_jobs(golden[::7], PERSONAS, per_row=3, seed=1):
@@ -88,10 +121,10 @@ def test_a_reply_changes_by_nothing_but_swaps(golden: list[Row]) -> None:
         seen += 1
         for old, new in ((job.row.golden, made.golden), (job.row.unsafe, made.unsafe)):
             before, after = re.findall(r"[\w']+", old), re.findall(r"[\w']+", new)
-            assert len(before) == len(after)
-            for one, two in zip(before, after, strict=True):
-                stem = one.lower().removesuffix("'s")
-                assert one == two or {stem, stem.removesuffix("s")} & known
+            for tag, i, j, k, n in SequenceMatcher(None, before, after, False).get_opcodes():
+                if tag != "equal":
+                    changed = {w.lower().removesuffix("'s") for w in before[i:j] + after[k:n]}
+                    assert all({w, w.removesuffix("s")} & known for w in changed)
     assert seen > 100
 
 

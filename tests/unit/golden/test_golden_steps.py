@@ -14,6 +14,7 @@ from kidrails_guard.golden.rows import Drop, Row, from_golden, run_steps
 from kidrails_guard.golden.schema import Turn
 from kidrails_guard.golden.steps import (
     Overlap,
+    apart_from,
     check_labels,
     check_size,
     decontaminate,
@@ -248,6 +249,15 @@ def test_a_text_near_an_evaluation_row_is_kept_out(golden: list[Row]) -> None:
     assert [row.id for row in leaking] == ["near"]
     assert {row.id: row.group for row in placed}["join"] == trained.group
     assert all(row.split in {"train", "dev"} for row in placed)
+
+
+def test_a_made_row_near_an_evaluation_row_is_dropped() -> None:
+    held = qa_row("a", "my tooth fell into the big green pond behind our house today", split="eval")
+    step = apart_from([held])
+    near = text_row("b", "my tooth fell into the big green pond behind our house today pls")
+    far = text_row("c", "my hat fell into a pond")
+    assert reason(step(near)) == "near-copy of an evaluation row"
+    assert step(far) is far
 
 
 def test_clusters_join_by_chains_and_keep_everyone() -> None:
