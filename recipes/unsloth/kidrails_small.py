@@ -30,7 +30,7 @@ JOB = UnslothJob(
     sequence_len=768,
     bf16=False,
     epochs=1.0,
-    max_steps=200,
+    max_steps=120,
     micro_batch=1,
     accumulation=4,
     learning_rate=0.0003,
@@ -38,7 +38,7 @@ JOB = UnslothJob(
     warmup_ratio=0.05,
     optimizer="adamw_torch_fused",
     checkpointing=False,
-    save_every=50,
+    save_every=40,
     seed=42,
     output="outputs/kidrails-small-unsloth",
 )
