@@ -1,6 +1,6 @@
 """Spectrum's layers against random ones, the bottom ones, LoRA and everything, on SmolLM2 135M.
 
-Usage: python benchmarks/targeting.py [--steps 20] [--seeds 3] [--only spectrum,random] [--print]
+Usage: python benchmarks/targeting.py [--steps 16] [--seeds 3] [--quarter] [--only lora] [--print]
 
 Every method sees the same rows in the same order for the same number of steps: the seed decides
 them, and with `random` also the layers. Each is trained by axolotl from the shipped small recipe,
@@ -212,12 +212,13 @@ def read_results(settings: dict[str, Any], *, fresh: bool) -> list[dict[str, Any
 def main() -> int:
     """Run what is missing, print the table, write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--batch", type=int, default=2, help="rows a step")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--characters", type=int, default=700, help="most a row may have")
     parser.add_argument("--held-out-rows", type=int, default=32)
     parser.add_argument("--only", default="", help="methods, by the first word of their name")
+    parser.add_argument("--quarter", action="store_true", help="a quarter of the layers, too")
     parser.add_argument("--fresh", action="store_true", help="forget finished runs")
     parser.add_argument("--print", action="store_true", help="only print what is there")
     args = parser.parse_args()
@@ -249,6 +250,7 @@ def main() -> int:
         for seed in range(1, args.seeds + 1)
         for name in METHODS
         if (not wanted or name.split()[0] in wanted)
+        and (args.quarter or "25 %" not in name)
         and not any(r["method"] == name and r["seed"] == seed for r in runs)
     ]
     began = time.monotonic()
