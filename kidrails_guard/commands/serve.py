@@ -91,6 +91,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     told.add_argument(
         "--operator-headers", action="store_true", help="name hazards in x-kidrails-hazards"
     )
+    told.add_argument(
+        "--no-disclosure",
+        action="store_true",
+        help="do not begin a session by saying that this is a program; for a page that says so",
+    )
     told.add_argument("--metrics", action="store_true", help="serve /metrics for Prometheus")
     parser.add_argument(
         "--log-level", choices=("debug", "info", "warning", "error"), default="warning"
@@ -154,6 +159,7 @@ def _deployment(args: argparse.Namespace) -> Deployment:
             band_header=args.band_header,
             session_header=args.session_header or None,
             operator_headers=args.operator_headers,
+            disclosure=not args.no_disclosure,
             pass_fields=frozenset(args.pass_field),
             read_timeout_s=args.read_timeout,
             shutdown_s=args.shutdown_seconds,

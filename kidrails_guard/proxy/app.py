@@ -37,8 +37,10 @@ from kidrails_guard.proxy.passing import clean_embeddings, clean_models, embeddi
 from kidrails_guard.proxy.problems import Problem, bad_field
 from kidrails_guard.proxy.responses import ResponsesWriter, responses_call
 from kidrails_guard.proxy.settings import LITELLM_PREFIX, Settings
+from kidrails_guard.proxy.sittings import Sittings
 from kidrails_guard.proxy.upstream import HttpUpstream, Upstream
 from kidrails_guard.proxy.wire import ChatWriter, CompletionsWriter, Writer, completions_call
+from kidrails_guard.session import MemoryStore
 from kidrails_guard.types import AgeBand, Verdict
 
 _log: Final = logging.getLogger("kidrails.proxy")
@@ -347,16 +349,18 @@ def build_app(
         transport: instead of real connections to the upstream (for tests).
         audit: writes down what was decided; nothing is written without.
         meter: counts; nothing is counted without.
-        sessions: keeps what children's sessions add up to.
+        sessions: keeps what children's sessions add up to; in memory without.
         routes: further routes, such as ``/metrics``.
         on_start: called inside the running event loop before the first request.
     """
+    counting = meter or seams.NoMeter()
     service = Service(
         settings,
         upstream or make_upstream(settings, transport=transport),
         audit or seams.NoAudit(),
-        meter or seams.NoMeter(),
+        counting,
         VerdictMemory(settings.remembered_verdicts, secret=secrets.token_bytes(32)),
+        Sittings(MemoryStore() if sessions is None else sessions, counting),
     )
 
     @asynccontextmanager
@@ -368,8 +372,7 @@ def build_app(
         finally:
             await service.upstream.close()
             await service.audit.close()
-            if sessions is not None:
-                await sessions.close()
+            await service.sittings.close()
 
     app = Starlette(
         routes=[*Proxy(service, tenants).routes(), *routes],

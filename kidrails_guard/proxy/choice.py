@@ -13,6 +13,7 @@ from kidrails_guard.proxy.events import End, Event, Finish, Tools, Words
 from kidrails_guard.proxy.intake import Prepared
 from kidrails_guard.proxy.jsontext import json_with_words, judge_json
 from kidrails_guard.proxy.seams import Tenant
+from kidrails_guard.proxy.sittings import NO_SITTING, Sitting
 from kidrails_guard.streaming import Judged, Release, ReleaseWindow, judge_reply
 from kidrails_guard.types import Action, AgeBand, Stage, Verdict
 from kidrails_guard.units import clean_surrogates
@@ -37,6 +38,25 @@ class Context:
     tenant: Tenant
     band: AgeBand
     request_id: str
+    sitting: Sitting = NO_SITTING
+
+    @property
+    def strict(self) -> bool:
+        """Whether the reply is held to the stricter check."""
+        return self.prepared.strict or self.sitting.wary
+
+    def lead(self) -> str:
+        """Return what stands before the first words of a session."""
+        return self.notice("disclosure") + "\n\n" if self._may_add(self.sitting.first) else ""
+
+    def tail(self) -> str:
+        """Return what follows the last words of a reply: a reminder, a break."""
+        names = [("redacted", self.prepared.masked), ("break", self.sitting.break_due)]
+        return "".join("\n\n" + self.notice(name) for name, due in names if self._may_add(due))
+
+    def _may_add(self, due: bool) -> bool:
+        # Words around JSON would break it.
+        return due and self.call.format is None
 
     @property
     def seed(self) -> str:
@@ -84,7 +104,7 @@ class Choice:
             context.tenant.guard,
             context.prepared.conversation,
             band=context.band,
-            strict=context.prepared.strict,
+            strict=context.strict,
         )
         self._raw: list[str] = []
         self._refusal: list[str] = []
@@ -214,7 +234,7 @@ class Choice:
                 "".join(self._refusal),
                 context.prepared.conversation,
                 band=context.band,
-                strict=context.prepared.strict,
+                strict=context.strict,
             )
             self.verdict = self.verdict.merge(judged.verdict)
             if judged.verdict.action.answers:
@@ -236,9 +256,8 @@ class Choice:
             # The upstream has a filter of its own and says nothing: a child gets words.
             held = replace(self.verdict, action=Action.REDIRECT)
             return [*events, *self._end_with(self._context.kind_words(held), reason)]
-        if self._context.prepared.masked and self.shown and not self._held_whole:
-            notice = self._context.notice("redacted")
-            events.append(Words(self.index, "\n\n" + notice, kind=True))
+        if self.shown and (tail := self._context.tail()):
+            events.append(Words(self.index, tail, kind=True))
         self.ended = True
         return [*events, End(self.index, reason)]
 
@@ -249,7 +268,7 @@ class Choice:
             raw,
             context.prepared.conversation,
             band=context.band,
-            strict=context.prepared.strict,
+            strict=context.strict,
         )
         self.verdict = self.verdict.merge(judged.verdict)
         return judged

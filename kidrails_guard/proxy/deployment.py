@@ -117,6 +117,7 @@ class Deployment:
         """
         self.tenants(seams.NoMeter())
         make_upstream(self.settings)
+        self.session_store()
 
     def tenants(self, meter: seams.Meter) -> seams.Tenants:
         """Return who may call.
@@ -168,6 +169,22 @@ class Deployment:
             )
         return AlertingSink(sink, notifiers, with_text=self.alert_text)
 
+    def session_store(self) -> seams.SessionStore | None:
+        """Return what sessions are kept in; None is this process's memory.
+
+        Raises:
+            KidRailsError: the place is unknown, or Redis's client is not installed.
+        """
+        if self.sessions == "memory":
+            return None
+        if not self.sessions.startswith(("redis://", "rediss://", "unix://")):
+            raise UsageError(
+                f"--sessions: {self.sessions!r}; accepted: memory, or redis://host:port/db"
+            )
+        from kidrails_guard.proxy.redis_sessions import RedisSessions
+
+        return RedisSessions(self.sessions)
+
     def app(self, on_start: Callable[[Service], None] | None = None) -> Starlette:
         """Return the application that one worker runs.
 
@@ -191,6 +208,7 @@ class Deployment:
             tenants=self.tenants(meter),
             audit=self.audit_sink(meter),
             meter=meter,
+            sessions=self.session_store(),
             routes=routes,
             on_start=on_start,
         )

@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from starlette.responses import Response
@@ -29,6 +29,7 @@ from kidrails_guard.proxy.seams import (
     Tenant,
 )
 from kidrails_guard.proxy.settings import Settings
+from kidrails_guard.proxy.sittings import Sittings
 from kidrails_guard.proxy.upstream import Upstream
 from kidrails_guard.proxy.wire import Writer
 from kidrails_guard.types import Action, AgeBand, Stage, Verdict
@@ -52,6 +53,7 @@ class Service:
         audit: writes down what was decided.
         meter: counts.
         memory: verdicts on earlier turns.
+        sittings: what children's sessions add up to.
         open_streams: to end kindly when the server stops.
         draining: whether the server was told to stop.
     """
@@ -61,6 +63,7 @@ class Service:
     audit: AuditSink
     meter: Meter
     memory: VerdictMemory
+    sittings: Sittings
     open_streams: set[StreamedReply] = field(default_factory=set)
     draining: bool = False
 
@@ -116,7 +119,14 @@ class Exchange:
         verdict = prepared.verdict
         service.meter.verdict(caller.tenant.name, Stage.INPUT, verdict.action, verdict.hazard)
         await self._record(prepared.text, verdict)
-        context = Context(call, prepared, caller.tenant, caller.band, caller.request_id)
+        sitting = await service.sittings.turn(
+            caller.tenant.name,
+            caller.session,
+            verdict,
+            break_after_minutes=caller.tenant.guard.policy.break_after_minutes,
+        )
+        sitting = replace(sitting, first=sitting.first and service.settings.disclosure)
+        context = Context(call, prepared, caller.tenant, caller.band, caller.request_id, sitting)
         if verdict.action.answers:
             events = blocked_reply(context, verdict)
             if caller.tenant.guard.policy.on_block == "error":

@@ -44,6 +44,7 @@ class WholeReply:
 
     def __init__(self, context: Context, answer: Json) -> None:
         self.choices = [Choice(context, index) for index in range(context.call.count)]
+        self._lead = context.lead()
         self._usage = read_usage(answer.get("usage"))
         self._came: set[int] = set()
         found = answer.get("choices")
@@ -67,7 +68,10 @@ class WholeReply:
         events: list[Event] = []
         for choice in self.choices:
             if choice.index in self._came:
-                events += await _whole_choice(choice, meter)
+                said = await _whole_choice(choice, meter)
+                if self._lead and not choice.verdict.action.answers:
+                    events.append(Words(choice.index, self._lead, kind=True))
+                events += said
             else:
                 events += choice.interrupt()
         if self._usage is not None:
@@ -112,6 +116,7 @@ class StreamedReply:
         heartbeat_s: float,
     ) -> None:
         self.choices = [Choice(context, index) for index in range(context.call.count)]
+        self._lead = context.lead()
         self._windows = {id(choice.window): choice for choice in self.choices}
         self._meter, self._heartbeat_s = meter, heartbeat_s
         self._usage: Json | None = None
@@ -156,6 +161,9 @@ class StreamedReply:
     async def __aiter__(self) -> AsyncIterator[Event]:
         """Give the events, in the order in which they may leave."""
         silent_s = 0.0
+        if self._lead:
+            for choice in self.choices:
+                yield Words(choice.index, self._lead, kind=True)
         async with self._conveyor as conveyor:
             async for step in conveyor:
                 if step is None:

@@ -25,6 +25,8 @@ class Settings:
         band_header: a request header that names the age band; only for a trusted service in front
             that sets or removes it on every request. None: no header is looked at.
         session_header: a request header that names the child's session; None: no sessions.
+        disclosure: whether a session's first reply begins by saying that this is a program; off
+            where the page that shows it says so itself.
         operator_headers: also say in ``x-kidrails-hazards`` what was found; for callers that are
             grown-ups' tools, since a label is nothing for a child.
         pass_fields: further request fields that the upstream may see (see ``fields.py``).
@@ -44,6 +46,7 @@ class Settings:
     model: str | None = None
     band_header: str | None = None
     session_header: str | None = "x-kidrails-session"
+    disclosure: bool = True
     operator_headers: bool = False
     pass_fields: frozenset[str] = frozenset()
     connect_timeout_s: float = 5.0
