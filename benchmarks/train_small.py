@@ -3,8 +3,8 @@
 Usage: python benchmarks/train_small.py [--steps N] [--output DIR]
 
 Runs the project's own commands one after the other on SmolLM2 135M and the golden data, and writes
-what came out to benchmarks/results/train_small.json. About half an hour of one core for the training;
-every step goes on where it stopped. Threads: set OMP_NUM_THREADS=1 where other work runs beside it.
+what came out to benchmarks/results/train_small.json. The training takes about half an hour of one
+core; every step goes on where it stopped. Set OMP_NUM_THREADS=1 where other work runs beside it.
 """
 
 from __future__ import annotations
