@@ -189,7 +189,7 @@ def _read_content(
         at = f"{where}[{i}]"
         if not isinstance(part, dict):
             raise bad_field(at, "must be an object with a type")
-        kind = part.get("type")
+        kind = str(part.get("type"))  # any JSON value may stand here
         text = part.get("refusal") if kind == "refusal" else part.get("text")
         if kind in {"text", "input_text", "output_text", "refusal"} and isinstance(text, str):
             texts.append(clean_surrogates(text))

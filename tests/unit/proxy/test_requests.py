@@ -87,6 +87,29 @@ async def test_a_wrong_field_is_named(body, param) -> None:
     assert proxy.ledger.requests == [("chat", 400)]
 
 
+async def test_types_of_any_type_are_no_fault() -> None:
+    for odd in ({}, [], None, 5, True, "x"):
+        part = {"type": odd, "text": "hello"}
+        bodies = [
+            {"messages": [{"role": "user", "content": [part]}]},
+            {"messages": [USER], "tools": [{"type": odd}]},
+            {"messages": [USER], "tool_choice": {"type": odd}},
+            {"messages": [USER], "response_format": {"type": odd}},
+            {"messages": [{"role": "user", "content": odd if odd != "x" else 5}]},
+        ]
+        proxy = Proxied()
+        for body in bodies:
+            response = await proxy.post("/v1/chat/completions", {"model": "m", **body})
+            assert response.status_code == 400
+        for route, body in (
+            ("/v1/responses", {"input": [{"type": odd}]}),
+            ("/v1/moderations", {"input": [{"type": odd}]}),
+            ("/v1/embeddings", {"input": "x", "encoding_format": odd or 1}),
+        ):
+            response = await proxy.post(route, {"model": "m", **body})
+            assert response.status_code == 400, (route, odd)
+
+
 PARTS = ["image_url", "input_audio", "file", "video_url", "unknown"]
 
 

@@ -81,8 +81,8 @@ async def test_after_heavy_turns_the_reply_is_held_to_the_stricter_check() -> No
     await said(proxy, stream=False)
     await said(proxy, "i want to vanish", stream=False)
     await said(proxy, "why is the sky blue?", stream=False)
-    assert set(strict[:-2]) == {False}
-    assert set(strict[-2:]) == {True}  # the reply's two units
+    half = len(strict) // 2  # as many looks at the first reply as at the second
+    assert strict == [False] * half + [True] * half
     await said(proxy, "why is the sky blue?", stream=False)
     assert strict[-1] is False
 
