@@ -64,8 +64,8 @@ _NO_STREET: Final = word_set(
 
 _PLACE_ENDS: Final = (
     r"(?i)\s(?:and|but|so|with|because|cuz|wif|where|when|which|who|he|she|can|come|please|pls|in "
-    r"case|if|my|it|its|is|i|im|i'm|to|for|since|near me|right now|now|u|do|that|thats|he's|age)\b"
-    r"|,\s*(?:and|can|come|i|im|my|do|please|she|he|it|top|where|near|you|so|but)\b|;| - "
+    r"case|if|my|it|its|is|i|im|i'm|to|for|since|near me|right now|now|u|do|that|thats|he's|age|call|text)\b"
+    r"|,\s*(?:and|can|come|i|im|my|do|please|she|he|it|top|where|near|you|so|but|call|text|phone|ring|email|mail)\b|;| - "
 )
 _VAGUE: Final = (
     r"(?i)^(?:a|an|my|our|his|her|their|the|this|that|it|there|here|peace|fear|hope|space|england|"
@@ -121,7 +121,7 @@ def _read_phone(text: str, match: Any, kind: str) -> Iterator[tuple[int, int]]:
 
 def _read_card(text: str, match: Any, kind: str) -> Iterator[tuple[int, int]]:
     digits = _digits(match[0])
-    if not 13 <= len(digits) <= 19 or len(set(digits)) < 3:
+    if not 13 <= len(digits) <= 19 or len(set(digits)) < 2:
         return
     doubled = (int(c) * (2 if place % 2 else 1) for place, c in enumerate(reversed(digits)))
     if sum(value - 9 if value > 9 else value for value in doubled) % 10 == 0:
@@ -228,13 +228,16 @@ def _read_secret(text: str, match: Any, kind: str) -> Iterator[tuple[int, int]]:
         value = text[start:end].lower()
         if value.lstrip("@") in _NO_SECRET | _NAME_ENDS or len(value) < 3:
             continue
-        telling = match[0].lower().startswith(("nick", "user", "gamer", "handle", "login", "logn"))
+        telling = match[0].lower().startswith(("user", "gamer", "handle", "login", "logn"))
         if kind == "handle" and value.isalpha() and not (telling and " is " in match[0].lower()):
             continue  # "youtube videos", "a snap streak"
         yield start, end
 
 
 def _read_whole(text: str, match: Any, kind: str) -> Iterator[tuple[int, int]]:
+    before = text[max(0, match.start() - 6) : match.start()].lower()
+    if kind == "time_alone" and before.endswith(("if ", "when ")):
+        return  # "what do i do if i am home alone"
     yield match.start(), match.start() + len(match[0].rstrip(" ,.!?"))
 
 
