@@ -1,9 +1,17 @@
 // Runs when the child's page opens: labels that Gradio does not set, and where the keyboard goes.
 () => {
   const box = () => document.querySelector("#box textarea");
+  // The element may still have to be drawn: try for two seconds.
+  const focus = (find, tries = 40) => {
+    const element = find();
+    element?.focus();
+    if ((!element || document.activeElement !== element) && tries) {
+      setTimeout(() => focus(find, tries - 1), 50);
+    }
+  };
   window.kidrails = {
-    toBox: () => setTimeout(() => box()?.focus(), 50),
-    toTell: () => setTimeout(() => document.querySelector("#tell-title")?.focus(), 120),
+    toBox: () => focus(box),
+    toTell: () => focus(() => document.querySelector("#tell-title")),
   };
   const label = () => {
     const live = document.getElementById("live");
