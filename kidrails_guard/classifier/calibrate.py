@@ -36,14 +36,15 @@ ALARM_COST: Final[dict[Action, float]] = {
     Action.ALLOW: 1.0,
     Action.REDACT: 1.0,
     Action.CARE: 2.0,
-    Action.REDIRECT: 20.0,
-    Action.REFUSE: 20.0,
-    Action.CRISIS: 24.0,
+    Action.REDIRECT: 60.0,
+    Action.REFUSE: 60.0,
+    Action.CRISIS: 72.0,
 }
-"""What a false alarm costs on a harmless text; `AMID_RISK` of it on a text that is risky anyway."""
+"""What a false alarm costs on a harmless text; `AMID_RISK` of it on a text that is risky anyway.
+Higher than a miss, since in use harmless texts outnumber risky ones far more than in the rows."""
 
 AMID_RISK: Final = 0.15
-REPLY_ALARM: Final = 5.0
+REPLY_ALARM: Final = 3.0
 """Replies are good far more often than the rows here say: a false alarm costs this much more."""
 WEAK_DISCOUNT: Final = 8.0
 """A weak finding counts only where the guard is strict: its false alarms cost this much less."""
