@@ -1,0 +1,212 @@
+"""`kidrails serve` as processes: a model server that is killed, a stop signal, bad wire."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from planted import INTERRUPTED
+from upstreams import CALM, free_port, wait_until
+
+KIT = Path(__file__).parent.parent / "kit"
+TALK = " ".join([CALM] * 40)
+ASK = {"model": "m", "messages": [{"role": "user", "content": "why do wolves howl?"}]}
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+@contextlib.contextmanager
+def process(*command: str, until: str, within_s: float = 120) -> Iterator[subprocess.Popen[str]]:
+    """Run a process until the end of the block, once a URL answers."""
+    running = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+    )
+    try:
+        wait_until(
+            lambda: answers(until) or running.poll() is not None,
+            what=command[-1],
+            within_s=within_s,
+        )
+        assert running.poll() is None, running.stderr.read() if running.stderr else ""
+        yield running
+    finally:
+        if running.poll() is None:
+            running.kill()
+        running.communicate()
+
+
+@contextlib.contextmanager
+def model(port: int, *, pause_s: float = 0.02) -> Iterator[subprocess.Popen[str]]:
+    url = f"http://127.0.0.1:{port}/v1/models"
+    server = str(KIT / "say_server.py")
+    with process(sys.executable, server, str(port), str(pause_s), TALK, until=url) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def proxy(upstream: int, port: int, *more: str) -> Iterator[subprocess.Popen[str]]:
+    base = [sys.executable, "-m", "kidrails_guard", "serve", "--port", str(port)]
+    command = [*base, "--upstream", f"http://127.0.0.1:{upstream}", *more]
+    with process(*command, until=f"http://127.0.0.1:{port}/health") as running:
+        yield running
+
+
+class Listener(threading.Thread):
+    """Reads a stream in the background."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(daemon=True)
+        self.port, self.text, self.finish, self.done = port, "", None, False
+
+    def run(self) -> None:
+        url = f"http://127.0.0.1:{self.port}/v1/chat/completions"
+        with httpx.stream("POST", url, json={**ASK, "stream": True}, timeout=60) as response:
+            for line in response.iter_lines():
+                if line == "data: [DONE]":
+                    self.done = True
+                elif line.startswith("data: "):
+                    (choice,) = json.loads(line[6:])["choices"]
+                    self.text += choice["delta"].get("content", "")
+                    self.finish = choice["finish_reason"] or self.finish
+
+
+@pytest.mark.slow
+def test_a_model_server_that_is_killed_and_comes_back() -> None:
+    upstream, port = free_port(), free_port()
+    ready = f"http://127.0.0.1:{port}/ready"
+    with proxy(upstream, port) as guard:
+        assert httpx.get(ready).status_code == 503
+        with model(upstream) as killed:
+            wait_until(lambda: answers(ready), what="ready")
+            listener = Listener(port)
+            listener.start()
+            wait_until(lambda: len(listener.text) > 40, what="first words")
+            killed.send_signal(signal.SIGKILL)
+            listener.join(30)
+        assert listener.done
+        assert listener.finish == "length"
+        shown, _, kind = listener.text.rpartition("\n\n")
+        assert kind == INTERRUPTED
+        assert TALK.startswith(shown)
+        wait_until(lambda: not answers(ready), what="not ready")
+        response = httpx.post(f"http://127.0.0.1:{port}/v1/chat/completions", json=ASK)
+        assert response.status_code == 503
+        assert response.json()["error"]["code"] == "upstream_unreachable"
+        with model(upstream, pause_s=0):
+            wait_until(lambda: answers(ready), what="ready again")
+            response = httpx.post(f"http://127.0.0.1:{port}/v1/chat/completions", json=ASK)
+            assert response.json()["choices"][0]["message"]["content"].strip() == TALK
+        guard.terminate()
+        out, err = guard.communicate(timeout=30)
+    assert "Traceback" not in out + err
+    assert "wolves" not in (out + err).lower()
+    assert f"at http://127.0.0.1:{port}/v1" in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_stop_signal_ends_open_streams_kindly(workers: int) -> None:
+    upstream, port = free_port(), free_port()
+    more = ["--shutdown-seconds", "1", "--workers", str(workers)]
+    with model(upstream, pause_s=0.1), proxy(upstream, port, *more) as guard:
+        listeners = [Listener(port) for _ in range(8)]
+        for listener in listeners:
+            listener.start()
+        wait_until(lambda: all(len(x.text) > 30 for x in listeners), what="first words")
+        guard.terminate()
+        for listener in listeners:
+            listener.join(30)
+        assert guard.wait(30) == 0
+    for listener in listeners:
+        assert listener.done
+        assert listener.finish == "length"
+        assert listener.text.endswith(INTERRUPTED)
+        assert TALK.startswith(listener.text.rpartition("\n\n")[0])
+
+
+def kidrails(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "kidrails_guard", "serve", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_a_port_in_use_is_said_plainly() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = kidrails("--upstream", "http://localhost:1", "--port", str(port))
+    assert done.returncode == 2
+    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
+    assert "--port N" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--upstream", "ftp://x"], "upstream"),
+        (["--upstream", "http://x", "--band", "18"], "accepted: 5-6, 7-9, 10-12"),
+        (["--upstream", "http://x", "--port", "99999"], "--port"),
+        (["--upstream", "http://x", "--workers", "0"], "--workers"),
+        (["--upstream", "http://x", "--policy", "/none.yaml"], "no such file"),
+        (["--upstream", "http://x", "--keys", "/none.yaml"], "no such key file"),
+        (["--upstream", "http://x", "--sessions", "mysql://x"], "accepted: memory"),
+        (["--upstream", "http://x", "--pass-field", "chat_template"], "cannot be passed on"),
+        (["--upstream", "http://x", "--alert-email", "a@b.test"], "KIDRAILS_SMTP_HOST"),
+    ],
+)
+def test_wrong_use_is_said_plainly(arguments: list[str], said: str) -> None:
+    done = kidrails(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+SMUGGLED = [
+    "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    "GET /v1/models HTTP/1.1\r\n\r\n",
+    "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n"
+    "Content-Length: 9\r\n\r\n"
+    "{}",
+    "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "POST /v1/chat/completions HTTP/1.1\r\nHost : x\r\nContent-Length: 2\r\n\r\n{}",
+    "GET /v1/models HTTP/1.1\r\n\r\n",
+    "GARBAGE\r\n\r\n",
+    "GET /health HTTP/1.1\r\nHost: x\r\nX: " + "y" * 200_000 + "\r\n\r\n",
+]
+
+
+@pytest.mark.slow
+def test_odd_http_gets_no_answer_from_behind_the_guard() -> None:
+    upstream, port = free_port(), free_port()
+    with proxy(upstream, port) as guard:
+        for raw in SMUGGLED:
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+                with contextlib.suppress(OSError):
+                    client.sendall(raw.encode())
+                    client.shutdown(socket.SHUT_WR)
+                answer = b""
+                with contextlib.suppress(OSError):
+                    while part := client.recv(65536):
+                        answer += part
+            assert b" 200 " not in answer, raw[:60]
+            assert b"Traceback" not in answer
+        assert httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
+        guard.terminate()
+        assert "Traceback" not in guard.communicate(timeout=30)[1]
