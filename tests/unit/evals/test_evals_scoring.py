@@ -26,7 +26,8 @@ LONG_HARD = (
     "Photosynthesis constitutes an extraordinarily sophisticated biochemical transformation "
     "whereby chlorophyll-containing organisms systematically metabolise electromagnetic "
     "radiation, accumulating carbohydrates while simultaneously liberating molecular oxygen "
-    "into the surrounding atmosphere, notwithstanding considerable environmental variability across geographical latitudes."
+    "into the surrounding atmosphere, notwithstanding considerable environmental "
+    "variability across geographical latitudes."
 )
 
 
