@@ -151,6 +151,7 @@ _SCHEMAS: Final[Json] = {
         data=_list(_object(["id", "object"], id=_text())),
     ),
     "Model": _object(["id", "object"], id=_text(), object={"enum": ["model"]}),
+    "Event": _object(["data"], data=_text(description="one JSON object, or [DONE]")),
     "Health": _object(["status", "version"], status={"enum": ["ok"]}),
     "Ready": _object(["ready"], ready={"type": "boolean"}, reason=_text()),
     "Error": _object(
@@ -187,7 +188,7 @@ def _json(schema: str, text: str) -> Json:
 def _post(name: str, summary: str, request: str, answer: str, *, streams: bool) -> Json:
     found = _json(answer, "the guarded answer")
     if streams:
-        found["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+        found["content"]["text/event-stream"] = {"schema": _ref("Event")}
     errors = {str(status): _json("Error", text) for status, text in _ERRORS.items()}
     body = {"required": True, "content": {"application/json": {"schema": _ref(request)}}}
     return {
