@@ -47,6 +47,7 @@ OTHER_SPEAKER: Final = re2.compile(
 _QUOTED: Final = re.compile(
     r"\"[^\"\n]{0,400}\"|\u201c[^\u201d\n]{0,400}\u201d|\u201e[^\u201c\n]{0,400}\u201c"
 )
+_SENTENCE: Final = re.compile(r"[^.!?\n]+[.!?\n]*")
 
 
 class ConductCheck:
@@ -79,13 +80,19 @@ class ConductCheck:
                 )
         # What stands in quotes keeps its length, so that spans still fit.
         spoken = _QUOTED.sub(lambda match: '"' + " " * (len(match[0]) - 2) + '"', text)
-        plain = plain_words(spoken)
-        for rule, span in self._matcher.find(plain.text):
-            found.append(
-                self._finding(
-                    rule.case, rule.severity, plain.span(*span), f"conduct.{rule.name[4:]}"
-                )
-            )
+        seen: set[str] = set()
+        for sentence in _SENTENCE.finditer(spoken):
+            # Sentence by sentence: "He said so. Don't tell" is no quotation.
+            plain = plain_words(sentence[0])
+            for rule, span in self._matcher.find(plain.text):
+                if rule.name in seen:
+                    continue
+                seen.add(rule.name)
+                place = plain.span(*span)
+                if place is not None:
+                    place = place[0] + sentence.start(), place[1] + sentence.start()
+                note = f"conduct.{rule.name.partition('.')[2]}"
+                found.append(self._finding(rule.case, rule.severity, place, note))
         return found
 
     def _finding(
