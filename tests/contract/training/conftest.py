@@ -42,7 +42,7 @@ class Workshop:
     model: Path
     trained: tuple[str, ...] = TRAINED
 
-    def run(self, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, timeout: float = 1500) -> subprocess.CompletedProcess[str]:
         """Run the training Python in the folder."""
         return subprocess.run(
             [str(self.python), *arguments],

@@ -22,7 +22,8 @@ from kidrails_guard.recipes.rendered import load_rendered
 if TYPE_CHECKING:
     from conftest import Workshop
 
-pytestmark = pytest.mark.train
+# A busy machine may take ten times as long.
+pytestmark = [pytest.mark.train, pytest.mark.timeout(1800)]
 
 WRONG = {
     "unknown key": {"learning_rat": 1e-5},

@@ -15,7 +15,8 @@ from kidrails_guard.spectrum.checkpoint import read_index
 if TYPE_CHECKING:
     from conftest import Workshop
 
-pytestmark = [pytest.mark.train, pytest.mark.slow]
+# A busy machine may take ten times as long.
+pytestmark = [pytest.mark.train, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 # One start of Unsloth for all of it: the good run, and what must not start.
 SCRIPT = """
