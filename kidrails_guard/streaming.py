@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -26,6 +27,8 @@ from kidrails_guard.types import (
     Verdict,
 )
 from kidrails_guard.units import CutRule, Cutter, Unit
+
+_OPEN: Final = nullcontext()
 
 _ABOUT_THE_WHOLE: Final = frozenset({"reading_level", "length"})
 """Findings that mean nothing about a part of a reply; they count in the look at the whole."""
@@ -56,6 +59,7 @@ class ReleaseWindow:
         conversation: the turns before the reply; the last one is the child's.
         band: for whom.
         strict: also count weak findings; set after an input verdict of ``care``.
+        gate: held during each check; lets a server bound how many run at once.
         clock: seconds, for `Release.held_s` and the longest wait.
 
     Attributes:
@@ -71,10 +75,11 @@ class ReleaseWindow:
         *,
         band: AgeBand,
         strict: bool = False,
+        gate: AbstractAsyncContextManager[object] = _OPEN,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._guard, self._conversation = guard, conversation
-        self._band, self._strict, self._clock = band, strict, clock
+        self._band, self._strict, self._clock, self._gate = band, strict, clock, gate
         self._rule = guard.policy.streaming
         self._longest_reply = guard.policy.limits.max_reply_characters
         self._cutter = Cutter(CutRule.for_longest(self._rule.max_held_characters))
@@ -206,9 +211,10 @@ class ReleaseWindow:
 
     async def _check(self, window: str, start: int, *, whole: bool) -> Verdict:
         """Check a part of the reply; findings come back with their place in the reply."""
-        verdict = await self._guard.check_output(
-            window, self._conversation, band=self._band, strict=self._strict
-        )
+        async with self._gate:
+            verdict = await self._guard.check_output(
+                window, self._conversation, band=self._band, strict=self._strict
+            )
         if not verdict.findings:
             return verdict
         findings = [
@@ -278,13 +284,14 @@ async def judge_reply(
     *,
     band: AgeBand,
     strict: bool = False,
+    gate: AbstractAsyncContextManager[object] = _OPEN,
 ) -> Judged:
     """Judge a reply that is there as a whole, exactly as if it had been streamed.
 
     Returns:
         The verdict, and the text with personal data masked; empty where the verdict answers.
     """
-    window = ReleaseWindow(guard, conversation, band=band, strict=strict)
+    window = ReleaseWindow(guard, conversation, band=band, strict=strict, gate=gate)
     window.feed(text)
     window.finish()
     parts: list[str] = []

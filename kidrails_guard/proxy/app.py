@@ -360,7 +360,8 @@ def build_app(
         audit or seams.NoAudit(),
         counting,
         VerdictMemory(settings.remembered_verdicts, secret=secrets.token_bytes(32)),
-        Sittings(MemoryStore() if sessions is None else sessions, counting),
+        gate=asyncio.Semaphore(settings.checks_at_once),
+        sittings=Sittings(MemoryStore() if sessions is None else sessions, counting),
     )
 
     @asynccontextmanager

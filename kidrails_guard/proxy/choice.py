@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeGuard
 
@@ -39,6 +40,7 @@ class Context:
     band: AgeBand
     request_id: str
     sitting: Sitting = NO_SITTING
+    gate: AbstractAsyncContextManager[object] = field(default_factory=nullcontext)
 
     @property
     def strict(self) -> bool:
@@ -105,6 +107,7 @@ class Choice:
             context.prepared.conversation,
             band=context.band,
             strict=context.strict,
+            gate=context.gate,
         )
         self._raw: list[str] = []
         self._refusal: list[str] = []
@@ -235,6 +238,7 @@ class Choice:
                 context.prepared.conversation,
                 band=context.band,
                 strict=context.strict,
+                gate=context.gate,
             )
             self.verdict = self.verdict.merge(judged.verdict)
             if judged.verdict.action.answers:
@@ -269,6 +273,7 @@ class Choice:
             context.prepared.conversation,
             band=context.band,
             strict=context.strict,
+            gate=context.gate,
         )
         self.verdict = self.verdict.merge(judged.verdict)
         return judged

@@ -54,6 +54,8 @@ class Service:
         meter: counts.
         memory: verdicts on earlier turns.
         sittings: what children's sessions add up to.
+        gate: bounds how many texts are checked at once; the others wait before their checks'
+            deadlines begin, so that a rush of requests is slow and not refused.
         open_streams: to end kindly when the server stops.
         draining: whether the server was told to stop.
     """
@@ -64,6 +66,7 @@ class Service:
     meter: Meter
     memory: VerdictMemory
     sittings: Sittings
+    gate: asyncio.Semaphore
     open_streams: set[StreamedReply] = field(default_factory=set)
     draining: bool = False
 
@@ -114,7 +117,7 @@ class Exchange:
             Problem: there is no answer; nothing has been sent.
         """
         service, caller, call = self._service, self._caller, self._call
-        intake = Intake(caller.tenant, caller.band, service.memory)
+        intake = Intake(caller.tenant, caller.band, service.memory, service.gate)
         prepared = await intake.prepare(call, model=service.settings.model or call.model)
         verdict = prepared.verdict
         service.meter.verdict(caller.tenant.name, Stage.INPUT, verdict.action, verdict.hazard)
@@ -126,7 +129,9 @@ class Exchange:
             break_after_minutes=caller.tenant.guard.policy.break_after_minutes,
         )
         sitting = replace(sitting, first=sitting.first and service.settings.disclosure)
-        context = Context(call, prepared, caller.tenant, caller.band, caller.request_id, sitting)
+        context = Context(
+            call, prepared, caller.tenant, caller.band, caller.request_id, sitting, service.gate
+        )
         if verdict.action.answers:
             events = blocked_reply(context, verdict)
             if caller.tenant.guard.policy.on_block == "error":

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any, Final
@@ -34,6 +35,8 @@ ANSWERED: Final = "[This message was answered in another way.]"
 
 LEFT_OUT: Final = "[This text was left out.]"
 """Stands in the place of a tool's result or an earlier reply that did not pass."""
+
+_OPEN: Final = nullcontext()
 
 _LOWER: Final = (
     "The service that shows you to the child adds the lines below. They rank under the rules above "
@@ -121,11 +124,18 @@ class Intake:
         tenant: whose guard decides.
         band: for whom.
         memory: verdicts on earlier turns.
+        gate: held during each check.
     """
 
-    def __init__(self, tenant: Tenant, band: AgeBand, memory: VerdictMemory) -> None:
+    def __init__(
+        self,
+        tenant: Tenant,
+        band: AgeBand,
+        memory: VerdictMemory,
+        gate: AbstractAsyncContextManager[object] = _OPEN,
+    ) -> None:
         self._guard: Guard = tenant.guard
-        self._band, self._memory = band, memory
+        self._band, self._memory, self._gate = band, memory, gate
         self._root = memory.key(b"", tenant.policy_digest, band)
         self._left_out: set[str] = set()
 
@@ -217,7 +227,12 @@ class Intake:
         verdict = self._memory.get(key)
         if verdict is not None:
             return verdict
-        conversation = Conversation(before)
+        async with self._gate:
+            verdict = await self._check(turn, Conversation(before))
+        self._memory.put(key, verdict)
+        return verdict
+
+    async def _check(self, turn: Turn, conversation: Conversation) -> Verdict:
         if turn.role == "assistant":
             verdict = await self._guard.check_output(turn.text, conversation, band=self._band)
             for call in turn.tool_calls:
@@ -228,7 +243,6 @@ class Intake:
                 verdict = verdict.merge(replace(inside, findings=()))
         else:
             verdict = await self._guard.check_input(turn.text, conversation, band=self._band)
-        self._memory.put(key, verdict)
         return verdict
 
     async def _passes(self, kind: str, text: str) -> bool:
@@ -238,7 +252,8 @@ class Intake:
         key = self._memory.key(self._root, kind, text)
         verdict = self._memory.get(key)
         if verdict is None:
-            verdict = await self._guard.check_input(text, NO_TURNS, band=self._band)
+            async with self._gate:
+                verdict = await self._guard.check_input(text, NO_TURNS, band=self._band)
             self._memory.put(key, verdict)
         if verdict.action.answers:
             self._left_out.add(kind)

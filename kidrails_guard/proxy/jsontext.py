@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from kidrails_guard.types import AgeBand, Conversation
 from kidrails_guard.units import clean_surrogates
 
 _ESCAPE: Final = re.compile(r"\\(?:u([0-9a-fA-F]{4})|([nrt/\"\\]))")
+_OPEN: Final = nullcontext()
 _PLAIN: Final = {"n": "\n", "r": "\r", "t": "\t"}
 
 
@@ -93,7 +95,13 @@ def checked_text(raw: str) -> str:
 
 
 async def judge_json(
-    guard: Guard, raw: str, conversation: Conversation, *, band: AgeBand, strict: bool
+    guard: Guard,
+    raw: str,
+    conversation: Conversation,
+    *,
+    band: AgeBand,
+    strict: bool,
+    gate: AbstractAsyncContextManager[object] = _OPEN,
 ) -> Judged:
     """Judge JSON that a model wrote.
 
@@ -103,9 +111,13 @@ async def judge_json(
     """
     parsed = _parse(raw)
     if parsed is None:
-        return await judge_reply(guard, _unescaped(raw), conversation, band=band, strict=strict)
+        return await judge_reply(
+            guard, _unescaped(raw), conversation, band=band, strict=strict, gate=gate
+        )
     strings = _strings(parsed.value)
-    judged = await judge_reply(guard, "\n".join(strings), conversation, band=band, strict=strict)
+    judged = await judge_reply(
+        guard, "\n".join(strings), conversation, band=band, strict=strict, gate=gate
+    )
     if judged.verdict.action.answers:
         return judged
     if not judged.masked and not parsed.repeated:

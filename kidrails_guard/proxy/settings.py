@@ -38,6 +38,7 @@ class Settings:
         shutdown_s: open streams may go on for so long when the server is told to stop; then
             they end with a kind sentence.
         upstream_connections: most at a time.
+        checks_at_once: texts that one worker checks at a time; the next ones wait.
         remembered_verdicts: verdicts on earlier turns kept in memory, by keyed hash.
     """
 
@@ -56,6 +57,7 @@ class Settings:
     heartbeat_s: float = 15.0
     shutdown_s: float = 20.0
     upstream_connections: int = 1_100
+    checks_at_once: int = 8
     remembered_verdicts: int = 20_000
 
     def __post_init__(self) -> None:

@@ -91,11 +91,10 @@ def is_kind(text: str) -> bool:
     return any(words in text for words in _kind_words())
 
 
-def notice(name: str, band: AgeBand = AgeBand.EARLY) -> str:
-    """The one text of a notice."""
-    (text,) = load_answers("en").notices[name][band]
-    return text
+def notice(name: str, *said: str, band: AgeBand = AgeBand.EARLY) -> str:
+    """The notice that is picked for what the child has said."""
+    return load_answers("en").notice(name, band, seed=repr(list(said)))
 
 
-INTERRUPTED = notice("interrupted")
-REDACTED = notice("redacted")
+INTERRUPTED = load_answers("en").notices["interrupted"][AgeBand.EARLY]
+"""Every way of saying it, as `str.endswith` takes them."""

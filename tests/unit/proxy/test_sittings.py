@@ -12,8 +12,8 @@ from kidrails_guard.proxy.seams import SessionStoreError
 from kidrails_guard.proxy.sittings import Sittings
 from kidrails_guard.session import MemoryStore
 
-HELLO = notice("disclosure")
-BREAK = notice("break")
+HELLO = notice("disclosure", "hello")
+BREAK = notice("break", "hello")
 SESSION = {"x-kidrails-session": "room-1"}
 
 
@@ -52,7 +52,8 @@ async def test_a_break_is_offered_after_three_hours_and_not_again_at_once(stream
         assert await said(proxy, stream=stream) == CALM
     now[0] += 31 * 60
     # Who is in danger is not sent out to play.
-    assert BREAK not in await said(proxy, "i want to vanish", stream=stream)
+    offered = notice("break", "i want to vanish")
+    assert offered not in await said(proxy, "i want to vanish", stream=stream)
     assert await said(proxy, stream=stream) == f"{CALM}\n\n{BREAK}"
     assert await said(proxy, stream=stream) == CALM
 
@@ -65,7 +66,8 @@ async def test_no_words_stand_around_json() -> None:
 
 async def test_a_crisis_comes_without_a_preface() -> None:
     proxy = Proxied()
-    assert HELLO not in await said(proxy, "i want to vanish", stream=False)
+    preface = notice("disclosure", "i want to vanish")
+    assert preface not in await said(proxy, "i want to vanish", stream=False)
 
 
 async def test_after_heavy_turns_the_reply_is_held_to_the_stricter_check() -> None:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from clients import Proxied, Scripted, problem, reply
-from planted import REDACTED, Planted, is_kind, planted_guard
+from planted import Planted, is_kind, notice, planted_guard
 from upstreams import CALM, completion
 
 from kidrails_guard.guard import Guard
@@ -98,9 +98,10 @@ async def test_personal_data_is_masked_in_every_turn_before_the_model_sees_it() 
     assert proxy.asked["messages"][1]["content"] == "my number is [phone number]"
     assert proxy.asked["messages"][-1]["content"] == "or [e-mail] ok?"
     # The child is told, gently, after the answer.
-    assert reply(response)["message"]["content"] == CALM + "\n\n" + REDACTED
+    reminder = notice("redacted", "my number is 555-123-4567", "or anna@home.test ok?")
+    assert reply(response)["message"]["content"] == CALM + "\n\n" + reminder
     streamed = await proxy.stream("my number is 555-123-4567")
-    assert streamed.text() == CALM + "\n\n" + REDACTED
+    assert streamed.text() == CALM + "\n\n" + notice("redacted", "my number is 555-123-4567")
 
 
 async def test_a_number_told_in_two_messages_is_masked_in_both() -> None:
