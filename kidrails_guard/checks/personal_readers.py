@@ -64,8 +64,10 @@ _NO_STREET: Final = word_set(
 
 _PLACE_ENDS: Final = (
     r"(?i)\s(?:and|but|so|with|because|cuz|wif|where|when|which|who|he|she|can|come|please|pls|in "
-    r"case|if|my|it|its|is|i|im|i'm|to|for|since|near me|right now|now|u|do|that|thats|he's|age|call|text)\b"
-    r"|,\s*(?:and|can|come|i|im|my|do|please|she|he|it|top|where|near|you|so|but|call|text|phone|ring|email|mail)\b|;| - "
+    r"case|if|my|it|its|is|i|im|i'm|to|for|since|near me|right now|now|u|do|that|thats|he's|age|"
+    r"call|text)\b"
+    r"|,\s*(?:and|can|come|i|im|my|do|please|she|he|it|top|where|near|you|so|but|call|text|phone|"
+    r"ring|email|mail)\b|;| - "
 )
 _VAGUE: Final = (
     r"(?i)^(?:a|an|my|our|his|her|their|the|this|that|it|there|here|peace|fear|hope|space|england|"
