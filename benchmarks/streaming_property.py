@@ -41,6 +41,7 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=100_000)
     parser.add_argument("--start", type=int, default=0, help="first seed")
     args = parser.parse_args()
+    sources = {name: sha256_file(ROOT / "kidrails_guard" / name) for name in SOURCES}
     start = time.perf_counter()
     counts = asyncio.run(run(args.start, args.cases))
     result = {
@@ -50,7 +51,7 @@ def main() -> int:
         "unchecked_characters_released": 0,  # one would have ended the run
         "verdicts_unlike_the_whole_text": 0,
         "seconds": round(time.perf_counter() - start),
-        "sources": {n: sha256_file(ROOT / "kidrails_guard" / n) for n in SOURCES},
+        "sources": sources,
     }
     dump_json(RESULT, result)
     print("\n".join(f"{key}: {value}" for key, value in result.items() if key != "sources"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -328,3 +329,23 @@ async def test_the_same_talk_reads_the_same_again() -> None:
     proxy = Proxied()
     first, second = [reply(await proxy.chat("a zorblat")) for _ in range(2)]
     assert first["message"] == second["message"]
+
+
+async def test_a_rush_of_requests_is_checked_a_few_at_a_time() -> None:
+    running = most = 0
+
+    class Counting(Planted):
+        async def __call__(self, conversation, text, band, stage):
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(0.001)
+            running -= 1
+            return []
+
+    # Each check alone is within its deadline; all of them in a line would not be.
+    guard = planted_guard(Counting(), check_timeout_ms=50)
+    proxy = Proxied(guard=guard, settings={"checks_at_once": 3})
+    answers = await asyncio.gather(*(proxy.chat(f"hello {i}") for i in range(60)))
+    assert {reply(answer)["finish_reason"] for answer in answers} == {"stop"}
+    assert most == 3
