@@ -9,6 +9,7 @@ holds numbers alone, is bounded, forgives with every calm turn, and expires.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -96,9 +97,10 @@ class SessionState:
         """Return the state as a few bytes of JSON."""
         record = {
             "v": 1,
-            "started": round(self.started_at, 1),
-            "seen": round(self.seen_at, 1),
-            "paused": round(self.paused_at, 1),
+            # Downwards: a time rounded up lies in the next turn's future and would begin anew.
+            "started": math.floor(self.started_at * 10) / 10,
+            "seen": math.floor(self.seen_at * 10) / 10,
+            "paused": math.floor(self.paused_at * 10) / 10,
             "turns": self.turns,
             "weights": {k: round(v, 3) for k, v in self.weights.items() if v >= 0.01},
         }
