@@ -45,7 +45,8 @@ from kidrails_guard.policy import load_policy
 from kidrails_guard.types import AgeBand
 from kidrails_guard.checks import load_checks
 policy = load_policy()
-checks = [c for c in load_checks(policy) if {keep}]
+policy = policy.model_copy(update={{"checks": tuple(c for c in policy.checks if {keep})}})
+checks = load_checks(policy)
 guard = Guard(policy, checks=checks)
 guard.check_input_sync("why do wolves howl at the moon?", band=AgeBand.MIDDLE)
 import json, psutil
