@@ -116,7 +116,7 @@ def main() -> int:
              lambda port: load.guard_proxy(port, model, "--policy", str(rules))),
             ("KidRails", lambda port: load.guard_proxy(port, model)),
         ]  # fmt: skip
-        with_litellm = not args.without_litellm and importlib.util.find_spec("litellm.proxy")
+        with_litellm = not args.without_litellm and importlib.util.find_spec("litellm")
         if with_litellm:
             for name, guard, own in (
                 ("LiteLLM, bare", None, False),
