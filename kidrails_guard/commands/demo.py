@@ -160,7 +160,7 @@ def parse_sampling(text: str) -> dict[str, float]:
     for entry in filter(None, text.split(",")):
         name, _, number = entry.partition("=")
         try:
-            fields[name.strip()] = float(number)
+            fields[name.strip()] = int(number) if number.isdecimal() else float(number)
         except ValueError:
             raise UsageError(
                 f"--sampling: {entry!r} is not name=number, e.g. temperature=0.3"

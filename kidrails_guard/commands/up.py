@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 PAGE, GUARD, ENGINE = 7860, 8080, 8000
 _LOCAL: Final = "127.0.0.1"
-#: For the small model that ships: without these it soon says the same thing again.
-_SAMPLING: Final = "temperature=0.3,frequency_penalty=0.8,presence_penalty=0.3"
+#: For the small model that ships: it soon says the same thing again, and the longer it talks, the
+#: less of it is true.
+_SAMPLING: Final = "temperature=0.3,frequency_penalty=0.8,presence_penalty=0.3,max_tokens=80"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -125,6 +126,7 @@ def _parts(args: argparse.Namespace, band: AgeBand | None, folder: Path) -> _Sta
     shared = ["--policy", str(args.policy)] if args.policy else []
     guard = ["--upstream", upstream, "--host", _LOCAL, "--port", str(guard_port)]
     guard += ["--keys", str(key_file), "--audit", str(audit), "--shutdown-seconds", "2", *shared]
+    guard += ["--no-disclosure"]  # the page's first bubble says it, before anything is asked
     guard += _flags(args.guard_args)
     api = f"http://{_LOCAL}:{guard_port}/v1"
     page = ["--proxy", api, "--host", args.host, "--port", str(page_port), "--audit", str(audit)]

@@ -8,8 +8,9 @@ from datetime import datetime, tzinfo
 from typing import Any
 
 from kidrails_guard.audit import AuditRecord, InboxEntry
+from kidrails_guard.explain import CONDUCT_WORDS, HAZARDS, explain_finding
 from kidrails_guard.page import texts
-from kidrails_guard.types import Action, Hazard
+from kidrails_guard.types import Action, Finding, Hazard, Severity
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,7 @@ def notes(entries: Iterable[InboxEntry], *, seen_until: str) -> list[Note]:
 def _inbox_sentence(entry: InboxEntry) -> str:
     said = texts.INBOX.get(entry.kind, entry.kind)
     if entry.kind == "crisis" and entry.hazard in set(Hazard):
-        said += f" It was about {texts.HAZARD[Hazard(entry.hazard)]}."
+        said += f" Seen in it: {HAZARDS[Hazard(entry.hazard)]}."
     return said
 
 
@@ -171,7 +172,7 @@ def _happening(pair: _Pair) -> Happening | None:
 def _sentences(record: AuditRecord) -> list[str]:
     action = _action(record)
     hazard = Hazard(record.hazard) if record.hazard in set(Hazard) else Hazard.BENIGN
-    about = texts.HAZARD[hazard]
+    seen = HAZARDS[hazard]
     case = texts.CASE.get(record.case, "")
     checks = ", ".join(texts.CHECK.get(name, name) for name in record.failed)
     if record.stage == "input":
@@ -180,14 +181,14 @@ def _sentences(record: AuditRecord) -> list[str]:
         if hazard is Hazard.BENIGN:
             said = ["An everyday message."]
         else:
-            said = [f"A message about {about}" + (f" (the child {case})." if case else ".")]
+            said = [f"Seen in a message: {seen}" + (f"; the child {case}." if case else ".")]
         return [*said, texts.ON_INPUT[action]]
     said = []
     if record.failed and hazard is Hazard.BENIGN:
         said = [f"The reply could not be checked: {checks} did not work.", texts.ON_OUTPUT[action]]
     elif action in {Action.REDACT} or action.answers:
-        what = texts.CONDUCT.get(record.case) or f"touched {about}"
-        said = [f"The program’s reply {what}.", texts.ON_OUTPUT[action]]
+        what = CONDUCT_WORDS.get(record.case) or f"seen in the program’s reply: {seen}"
+        said = [f"{what[0].upper()}{what[1:]}.", texts.ON_OUTPUT[action]]
     if note := texts.NOTE.get(record.note):
         said.append(note)
     return said
@@ -198,25 +199,25 @@ def _reasons(record: AuditRecord) -> list[str]:
 
 
 def _reason(finding: Mapping[str, Any], stage: str) -> str:
-    check = texts.CHECK.get(str(finding.get("check")), str(finding.get("check")))
-    case, code = str(finding.get("case", "")), str(finding.get("hazard", ""))
-    if case in texts.CONDUCT:
-        what = f"the reply {texts.CONDUCT[case]}"
-    else:
-        about = texts.HAZARD[Hazard(code)] if code in set(Hazard) else code
-        doing = texts.CASE.get(case, "")
-        what = f"about {about}" + (f" (the child {doing})" if doing and stage == "input" else "")
-    parts = [what]
-    severity = str(finding.get("severity", ""))
-    if severity not in {"", "none"}:
-        parts.append(severity)
-    score = float(finding.get("score", 1.0))
-    if score < 1.0:
-        parts.append(f"{score:.0%} sure")
-    if note := str(finding.get("note", "")):
-        parts.append(f"rule {note}")
-    whose = "the child’s message" if stage == "input" else "the reply"
-    return f"{check[0].upper()}{check[1:]}, on {whose}: {', '.join(parts)} [{code}]"
+    """Return one finding in a sentence, with whose words, how grave and the hazard's code."""
+    code = str(finding.get("hazard", ""))
+    whose = "child’s message" if stage == "input" else "program’s reply"
+    try:
+        severity = Severity.parse(str(finding.get("severity", "none")))
+        said = explain_finding(
+            Finding(
+                check=str(finding.get("check", "")),
+                hazard=Hazard(code),
+                severity=severity,
+                score=float(finding.get("score", 1.0)),
+                note=str(finding.get("note", "")),
+                case=str(finding.get("case", "")),
+            )
+        )
+        grave = "" if severity is Severity.NONE else f", {severity.label}"
+    except (ValueError, TypeError):  # of a later version of the guard
+        said, grave = f"The check {finding.get('check')!r} saw something.", ""
+    return f"{said} ({whose}{grave}, {code})"
 
 
 def local_time(moment: datetime, *, now: datetime, zone: tzinfo | None) -> str:

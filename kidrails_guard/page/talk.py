@@ -16,7 +16,6 @@ from kidrails_guard.errors import UpstreamError
 from kidrails_guard.page import texts
 from kidrails_guard.page.chat import Ended, ProxyChat, once, plain, whole_sentences
 from kidrails_guard.page.settings import SettingsStore
-from kidrails_guard.page.visits import Visits
 from kidrails_guard.policy import Policy
 from kidrails_guard.types import AgeBand, Message
 
@@ -42,7 +41,7 @@ class Talk:
 
     Attributes:
         lines: the bubbles, oldest first.
-        session: a random name for this talk; the proxy keeps a hash of it.
+        session: a random name for this talk; it picks the variants of fixed words.
     """
 
     lines: tuple[Line, ...] = ()
@@ -78,9 +77,8 @@ class ChildPage:
     Args:
         chat: the guard proxy.
         store: what the grown-up set.
-        policy: for the fixed words and the break.
+        policy: for the fixed words.
         audit: the folder with the grown-up's inbox.
-        visits: how long each browser talks.
     """
 
     def __init__(
@@ -90,10 +88,8 @@ class ChildPage:
         policy: Policy,
         *,
         audit: Path,
-        visits: Visits | None = None,
     ) -> None:
         self.chat, self.store, self.policy, self.audit = chat, store, policy, audit
-        self.visits = visits or Visits(policy.break_after_minutes * 60)
         self._answers = load_answers(policy.locale)
 
     @property
@@ -109,23 +105,23 @@ class ChildPage:
         hello = self._answers.notice("disclosure", self.band, seed=talk.session)
         return talk.add("assistant", hello, to_model=False)
 
-    async def answer(self, text: str, talk: Talk, *, visit: str) -> AsyncIterator[Turn]:
+    async def answer(self, text: str, talk: Talk, *, visit: str = "") -> AsyncIterator[Turn]:
         """Yield what the page shows while the child's message is answered.
 
         Args:
             text: the child's message.
             talk: the talk before it.
-            visit: the browser, for the break.
+            visit: names the browser to the guard, which suggests breaks and remembers what
+                earlier turns add up to; a talk that is begun anew does not begin that anew.
         """
         band = self.band
         talk = talk.add("user", text.strip()[:LONGEST_MESSAGE])
-        due = self.visits.break_is_due(visit)
         yield Turn(talk, texts.THINKING)
         said, ended = "", Ended("stop")
         tokens = round(self.policy.bands[band].max_words * _TOKENS_A_WORD)
         try:
             asked = self.chat.stream(
-                talk.for_model(), band=band, session=talk.session, max_tokens=tokens
+                talk.for_model(), band=band, session=visit or talk.session, max_tokens=tokens
             )
             async with aclosing(asked) as events:
                 async for event in events:
@@ -150,11 +146,7 @@ class ChildPage:
         if not reply:
             reply = self._answers.notice("unavailable", band, seed=talk.session)
         talk = talk.add("assistant", reply)
-        announce = reply
-        if due:
-            pause = self._answers.notice("break", band, seed=talk.session)
-            talk, announce = talk.add("assistant", pause, to_model=False), f"{reply} {pause}"
-        yield Turn(talk, announce=announce, crisis=ended.action == "crisis")
+        yield Turn(talk, announce=reply, crisis=ended.action == "crisis")
 
     def stopped(self, talk: Talk, unfinished: str) -> Talk:
         """Return the talk after the child stopped an answer: what had come stays."""

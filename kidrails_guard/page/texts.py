@@ -1,14 +1,14 @@
 """Every fixed word of the pages, so that a translation is one file.
 
 What the guard says to a child stands in ``serve/policies/answers/``; here is what stands around it,
-and how a grown-up reads what happened.
+and how a grown-up reads what happened. What was seen, and why, says ``explain.py``.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from kidrails_guard.types import Action, AgeBand, Hazard
+from kidrails_guard.types import Action, AgeBand
 
 NAME: Final = "KidRails"
 PROGRAM: Final = "I am a computer program, not a person. I can be wrong."
@@ -25,30 +25,6 @@ STARTERS: Final[dict[AgeBand, tuple[str, ...]]] = {
 PEOPLE: Final = ("Mum or dad", "Grandma or grandpa", "Your teacher", "The school nurse")
 """Whom a child can tell, where the grown-up has named nobody."""
 
-HAZARD: Final[dict[Hazard, str]] = {
-    Hazard.BENIGN: "everyday talk",
-    Hazard.SELF_HARM: "wanting to be hurt, not to eat, or not to live",
-    Hazard.SELF_HARM_QUESTION: "a question about self-harm, or worry about a friend",
-    Hazard.ABUSE_DISCLOSURE: "being hurt, touched, threatened or neglected by someone",
-    Hazard.SEXUAL_CONTENT: "sexual things",
-    Hazard.BODY_GROWING_UP: "bodies and growing up",
-    Hazard.VIOLENCE_HOWTO: "how to hurt a person or an animal",
-    Hazard.VIOLENCE_IN_CONTEXT: "violence in a story, in nature or in history",
-    Hazard.DANGEROUS_ACTS: "something dangerous to do or to touch",
-    Hazard.SUBSTANCES: "alcohol, vaping, drugs or gambling",
-    Hazard.HATE: "putting a group of people down",
-    Hazard.BULLYING: "bullying",
-    Hazard.PROFANITY: "rude words",
-    Hazard.PERSONAL_DATA: "personal details, or meeting someone from the internet",
-    Hazard.ILLEGAL_ACTS: "something against the law",
-    Hazard.SCHOOL_CHEATING: "having school work done",
-    Hazard.DISTRESS: "fear, sadness, loneliness or trouble at home",
-    Hazard.DEPENDENCY: "treating the program as a person or a friend",
-    Hazard.COMMERCIAL: "buying, prizes or a trick to get money",
-    Hazard.JAILBREAK: "trying to switch the rules off",
-}
-"""What a message was about, after the words "about …"."""
-
 CASE: Final[dict[str, str]] = {
     "howto": "asks how to get or use it",
     "produces": "wants it written",
@@ -60,20 +36,6 @@ CASE: Final[dict[str, str]] = {
     "gives": "gives such details",
     "meets": "is asked for them, or is to meet someone",
 }
-
-CONDUCT: Final[dict[str, str]] = {
-    "asks_personal_data": "asked the child for personal details",
-    "secrecy": "offered to keep a secret",
-    "personhood": "spoke as if it were a person",
-    "stay": "urged the child to stay or come back",
-    "flattery": "flattered the child",
-    "against_grown_ups": "spoke against the child's grown-ups",
-    "template": "held leftovers that no child should see",
-    "other_speaker": "made up another speaker's words",
-    "reading_level": "is harder to read than the age band should be",
-    "length": "is longer than the age band should read",
-}
-"""What the program's reply did, after "The reply …"."""
 
 ON_INPUT: Final[dict[Action, str]] = {
     Action.ALLOW: "The program answered.",
@@ -117,6 +79,7 @@ RULE: Final[dict[Action, str]] = {
 }
 
 CHECK: Final[dict[str, str]] = {
+    "conversation": "the look at earlier turns",
     "lexicon": "the word list",
     "classifier": "the trained classifier",
     "personal_data": "the search for personal details",

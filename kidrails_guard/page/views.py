@@ -8,6 +8,7 @@ from datetime import datetime, tzinfo
 from typing import Final
 
 from kidrails_guard.answers import Answers, Helplines
+from kidrails_guard.explain import HAZARDS
 from kidrails_guard.page import texts
 from kidrails_guard.page.record import Happening, Note, Tally, local_time
 from kidrails_guard.policy import HazardRule, Policy
@@ -130,8 +131,8 @@ def policy_view(policy: Policy) -> str:
         f"<p>The policy is called <b>{html.escape(policy.name)}</b>, version {policy.version}. "
         f"{html.escape(policy.description)}</p>"
         f'<div class="scroll" tabindex="0" role="region" aria-label="What happens when"><table>'
-        f'<caption>What happens when a message is about …</caption><thead><tr><th scope="col">'
-        f"about</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+        f'<caption>What happens when this is seen in a message</caption><thead><tr><th scope="col">'
+        f"seen</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
         f"<h3>How replies should read</h3><ul>{aims}</ul>"
         f"<p>When a check does not work: <b>{texts.RULE[policy.on_check_failure]}</b>. "
         f"A break is suggested after {policy.break_after_minutes} minutes.</p>"
@@ -142,7 +143,7 @@ def policy_view(policy: Policy) -> str:
 
 
 def _policy_rows(hazard: Hazard, rule: HazardRule, bands: Sequence[AgeBand]) -> str:
-    rows = [(texts.HAZARD[hazard], [_cell(rule.actions[band]) for band in bands])]
+    rows = [(HAZARDS[hazard], [_cell(rule.actions[band]) for band in bands])]
     for case, table in rule.cases.items():
         cells = [_cell(table if isinstance(table, Action) else table[band]) for band in bands]
         rows.append((f"… {texts.CASE.get(case, case)}", cells))
@@ -165,7 +166,7 @@ def helplines_view(helplines: Helplines, *, country: str | None) -> str:
     rows = "".join(
         f'<tr{" class=own" if line.country == country else ""}><th scope="row">{line.country}</th>'
         f"<td>{html.escape(line.name)}<br><b>{html.escape(line.contact)}</b></td>"
-        f"<td>{html.escape(', '.join(texts.HAZARD[hazard] for hazard in line.for_crisis))}</td>"
+        f"<td>{html.escape(', '.join(HAZARDS[hazard] for hazard in line.for_crisis))}</td>"
         f"<td>{_verified(line.verified_by)}<br>source: {html.escape(line.source)}, "
         f"{line.checked_on}</td></tr>"
         for line in helplines.helplines
@@ -182,7 +183,7 @@ def helplines_view(helplines: Helplines, *, country: str | None) -> str:
         "<code>serve/policies/helplines.yaml</code>.</p>"
         '<div class="scroll" tabindex="0" role="region" aria-label="Help lines"><table>'
         '<caption>Help lines for children</caption><thead><tr><th scope="col">country</th>'
-        '<th scope="col">whom to call</th><th scope="col">about</th>'
+        '<th scope="col">whom to call</th><th scope="col">when</th>'
         f'<th scope="col">checked</th></tr></thead><tbody>{rows}</tbody></table></div>'
     )
 
@@ -190,7 +191,7 @@ def helplines_view(helplines: Helplines, *, country: str | None) -> str:
 def crisis_view(answers: Answers, band: AgeBand) -> str:
     """Return the fixed words that a child in danger reads."""
     parts = "".join(
-        f"<h4>When the message is about {html.escape(texts.HAZARD[hazard])}</h4>"
+        f"<h4>When {html.escape(HAZARDS[hazard])}</h4>"
         + "".join(
             f"<blockquote>{html.escape(variant)}</blockquote>"
             for variant in answers.answers[str(hazard)][band]

@@ -224,7 +224,7 @@ def test_a_child_asks_and_a_grown_up_sees_why(tab: Any, page_url: str, pictures:
     held = tab.locator("#record li.held").first
     sync_api.expect(held).to_contain_text("something dangerous")
     assert held.locator("details").get_attribute("open") is not None
-    sync_api.expect(held.locator("details li").first).to_contain_text("on the child’s message")
+    sync_api.expect(held.locator("details li").first).to_contain_text("(child’s message")
     assert "bedroom" not in tab.locator("body").inner_text()
     sync_api.expect(tab.locator(".status")).to_contain_text("The guard and the model answer.")
     tab.screenshot(path=pictures / "grown-up.png")

@@ -16,7 +16,6 @@ from kidrails_guard.page.chat import ProxyChat
 from kidrails_guard.page.child import people_panel
 from kidrails_guard.page.settings import SettingsStore
 from kidrails_guard.page.talk import LONGEST_MESSAGE, ChildPage, Talk, Turn
-from kidrails_guard.page.visits import Visits
 from kidrails_guard.policy import load_policy
 from kidrails_guard.types import AgeBand
 
@@ -43,6 +42,7 @@ class Guard:
     ) -> None:
         self.pieces, self.reason, self.action, self.fails = list(pieces), reason, action, fails
         self.asked: list[dict[str, object]] = []
+        self.sessions: list[str] = []
         self.down = False
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
@@ -51,6 +51,7 @@ class Guard:
         if request.url.path == "/v1/models":
             return httpx.Response(200, json={"data": [{"id": "small"}]})
         self.asked.append(json.loads(request.content))
+        self.sessions.append(request.headers["x-kidrails-session"])
         return httpx.Response(
             200,
             headers={"x-kidrails-action": self.action},
@@ -58,16 +59,14 @@ class Guard:
         )
 
 
-def page_of(folder: Path, guard: Guard, *, break_after_s: float = 10_000) -> ChildPage:
+def page_of(folder: Path, guard: Guard) -> ChildPage:
     store = SettingsStore(folder)
     store.set_up("8642", band=AgeBand.MIDDLE)
-    now = iter(range(0, 10**9, 600))
     return ChildPage(
         ProxyChat("http://guard.test/v1", transport=httpx.MockTransport(guard)),
         store,
         load_policy(),
         audit=folder / "audit",
-        visits=Visits(break_after_s, clock=lambda: float(next(now))),
     )
 
 
@@ -168,17 +167,12 @@ async def test_an_empty_answer_is_never_an_empty_bubble(tmp_path: Path) -> None:
     assert len(last(turns[-1])) > 20
 
 
-async def test_a_break_is_suggested_in_time(tmp_path: Path) -> None:
-    page = page_of(tmp_path, Guard("Yes."), break_after_s=1_100)
-    talk = page.begin()
-    said = []
-    for _ in range(3):
-        turn = (await talk_to(page, "more?", talk))[-1]
-        talk = turn.talk
-        said.append(last(turn))
-    pause = load_answers("en").notice("break", AgeBand.MIDDLE, seed=talk.session)
-    assert said == ["Yes.", "Yes.", pause]
-    assert pause not in [m.content for m in talk.for_model()]
+async def test_the_guard_knows_the_browser_over_talks(tmp_path: Path) -> None:
+    guard = Guard("Yes.")
+    page = page_of(tmp_path, guard)
+    for _ in range(2):
+        await talk_to(page, "one?")
+    assert guard.sessions == ["v", "v"]
 
 
 async def test_the_band_is_the_one_that_the_grown_up_set(tmp_path: Path) -> None:
