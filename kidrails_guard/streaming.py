@@ -144,7 +144,8 @@ class ReleaseWindow:
         unit, since = self._queue.popleft()
         context = self._fitting_context()
         end = self._start + len(unit.text)
-        is_whole = unit.final and self._start == 0
+        # Of a short reply, the last look sees all of it and need not be repeated.
+        is_whole = unit.final and len(context) == self._start
         if end > self._longest_reply:
             verdict = Verdict(
                 self._guard.policy.on_check_failure, failed=("limits",), stage=Stage.OUTPUT
