@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from kidrails_guard.golden.compose import OfflineTeacher, plan_jobs
+from kidrails_guard.golden.compose import Job, OfflineTeacher, plan_jobs
 from kidrails_guard.golden.gate import Gate
 from kidrails_guard.golden.personas import Persona
 from kidrails_guard.golden.rows import Drop, Rejected, Row, Step, StepCount, run_steps
@@ -74,25 +74,21 @@ class Maker:
         have: Counter[str] = Counter()
         reasons: dict[str, Counter[str]] = {}
         tried = 0
-        steps: tuple[tuple[str, Step], ...] = (
+        # Exact copies are cheap to see, so the guard is not asked about them.
+        steps: tuple[tuple[str, Step | None], ...] = (
             ("exact copies", drop_copies()),
+            ("gate", None),
             ("near-copies", _near_seeds(rows)),
             *self.screens,
         )
-        order = ("teacher", "gate", *(name for name, _ in steps))
+        order = ("teacher", *(name for name, _ in steps))
         for job in plan_jobs(rows, personas, per_row=per_row * MAX_ATTEMPTS, seed=self.seed):
             if have[job.row.id] >= per_row or (
                 job.row.stage is Stage.OUTPUT and job.row.kind == "text"
             ):
                 continue
             tried += 1
-            result: Row | Drop = self.teacher.answer(job)
-            name = "teacher"
-            if isinstance(result, Row):
-                name, result = "gate", await self.gate.judge(result, job.row)
-            for name_, step in steps:
-                if isinstance(result, Row):
-                    name, result = name_, step(result)
+            name, result = await self._judge(job, steps)
             if isinstance(result, Drop):
                 reasons.setdefault(name, Counter())[result.reason] += 1
                 self.ledger.rejected.append(Rejected(job.row, f"{part}: {name}", result))
@@ -109,6 +105,18 @@ class Maker:
             self.ledger.note(part, [count], [])
             current = after
         return kept
+
+    async def _judge(
+        self, job: Job, steps: Sequence[tuple[str, Step | None]]
+    ) -> tuple[str, Row | Drop]:
+        """Return the last step that looked at a job's row, with the row or why it was dropped."""
+        last, result = "teacher", self.teacher.answer(job)
+        for name, step in steps:
+            if isinstance(result, Drop):
+                break
+            last = name
+            result = step(result) if step else await self.gate.judge(result, job.row)
+        return last, result
 
 
 def _near_seeds(rows: Sequence[Row]) -> Step:

@@ -33,9 +33,6 @@ class NearIndex:
         self._order: dict[Hashable, int] = {}
         self._empty = MinHash(num_perm=_BANDS[0] * _BANDS[1], hashfunc=int)
 
-    def __len__(self) -> int:
-        return len(self._shingles)
-
     def _sign(self, runs: frozenset[int]) -> MinHash:
         sign = self._empty.copy()
         sign.update_batch(sorted(runs))

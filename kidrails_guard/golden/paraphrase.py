@@ -113,9 +113,9 @@ class Paraphraser:
         self._relatives = {
             word: key for key, words in self.wording.relatives.items() for word in words
         }
-        self._name_pattern = word_pattern(
-            [*self._names, *(f"{name}s" for name in self._names), *(f"{n}'s" for n in self._names)]
-        )
+        places = [place for group in self.wording.places for place in group]
+        things = [*places, *self.wording.pets, *self.wording.pet_words]
+        self._thing = re.compile(rf"\b({'|'.join(sorted(things, key=len, reverse=True))})s?\b")
 
     def say(
         self,
@@ -169,9 +169,7 @@ class Paraphraser:
             if theirs in words and theirs not in table and theirs not in self._relatives:
                 table[theirs] = ours
                 moves.append("dialect")
-        found = {match.group().lower() for match in self._name_pattern.finditer(whole)}
-        stems = {f if f in self._names else f.removesuffix("s").removesuffix("'") for f in found}
-        for name in sorted(stems):
+        for name in sorted(words & self._names.keys()):
             free = [n for n in self._names[name] if n not in words and n not in table.values()]
             if free:
                 table[name] = rng.choice(free)
@@ -187,16 +185,17 @@ class Paraphraser:
         moves: list[str],
     ) -> None:
         """Add places and pets to the words that are swapped in message and replies alike."""
-        whole = " \n ".join(texts).lower()
+        there = set(self._thing.findall(" \n ".join(texts).lower()))
+        if not there:
+            return
         for group in self.wording.places:
-            present = [place for place in group if _stands(place, whole)]
-            # "pool" stands in "swimming pool": two that are there could be one, so hands off.
+            present = [place for place in group if place in there]
             if len(present) == 1 and rng.random() < 0.5:
                 table[present[0]] = rng.choice([p for p in group if p != present[0]])
                 moves.append("place")
-        pets = [pet for pet in self.wording.pets if _stands(pet, whole)]
+        pets = [pet for pet in self.wording.pets if pet in there]
         mine = len(pets) == 1 and re.search(rf"\b(?:my|our) {pets[0]}\b", texts[0].lower())
-        if tone == "heavy" and mine and not any(_stands(w, whole) for w in self.wording.pet_words):
+        if tone == "heavy" and mine and not there.intersection(self.wording.pet_words):
             table[pets[0]] = rng.choice([p for p in self.wording.pets if p != pets[0]])
             moves.append("pet")
 
@@ -255,10 +254,6 @@ class Paraphraser:
             text = f"{lead} {text}"
             moves.append("lead-in")
         return _large(text) if careful else text
-
-
-def _stands(word: str, text: str) -> bool:
-    return re.search(rf"\b{word}s?\b", text) is not None
 
 
 def _large(text: str) -> str:

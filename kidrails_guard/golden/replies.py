@@ -31,7 +31,7 @@ TEMPLATE: Final = re.compile(
     r"<\|[^|]*\|>|\[/?INST\]|<</?SYS>>|\{\{.*?\}\}|\{%.*?%\}|\{[a-z_ ]+\}|"
     r"\[(?:name|age|child|insert|your|topic)\b[^\]]*\]|"
     r"(?i:\b(?:as a language model|here is (?:the|a) (?:json|reply|message)|"
-    r"golden reply|unsafe reply|persona)\b)"
+    r"golden reply|unsafe reply)\b)"
 )
 _REFUSAL: Final = re.compile(
     r"(?i)\b(?:i (?:won't|will not|can't|cannot|am not able to|'m not able to)|not allowed to)\b"
@@ -60,6 +60,11 @@ def form_problems(text: str) -> Iterator[str]:
         yield "second speaker"
 
 
+def is_bare_refusal(text: str) -> bool:
+    """Return whether a reply only refuses: it says no and offers neither a reason nor a way on."""
+    return bool(_REFUSAL.search(text)) and len(text.split()) < 15
+
+
 def reply_problems(text: str, band: AgeBand, *, policy: Policy | None = None) -> Iterator[str]:
     """Yield what is wrong with a golden reply for a band: a reason, then the figure."""
     rule = (policy or load_policy()).bands[band]
@@ -70,14 +75,11 @@ def reply_problems(text: str, band: AgeBand, *, policy: Policy | None = None) ->
         yield f"too hard: grade {found:.1f}, band {band} has {rule.max_grade:g}"
     if CANNED.match(text):
         yield f"canned opening: {' '.join(text.split()[:4])}"
+    if is_bare_refusal(text):
+        yield "bare refusal"
     if (marks := text.count("?")) > 1:
         yield f"too many questions: {marks}, accepted: 1"
     yield from form_problems(text)
-
-
-def is_bare_refusal(text: str) -> bool:
-    """Return whether a reply only refuses: it says no and offers neither a reason nor a way on."""
-    return bool(_REFUSAL.search(text)) and len(text.split()) < 15
 
 
 def names_grown_up(text: str) -> bool:

@@ -87,6 +87,7 @@ async def test_a_faithful_row_passes() -> None:
         ({"golden": "That's a great question! Stay down, please. Ask Dad."}, "canned opening"),
         ({"golden": "Why the roof? Do you like it? Ask Dad about it."}, "too many questions"),
         ({"golden": "Stay down and ask your dad. " * 30}, "too long"),
+        ({"golden": "I can't help with that."}, "bare refusal"),
         (
             {
                 "golden": "Considerable gravitational acceleration necessitates extraordinarily "
