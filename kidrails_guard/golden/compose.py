@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from kidrails_guard.errors import DataError
 from kidrails_guard.golden.disguise import disguise
 from kidrails_guard.golden.paraphrase import Paraphraser, tone_of
 from kidrails_guard.golden.personas import Persona, by_band
@@ -57,6 +58,9 @@ def plan_jobs(
         per_row: jobs a row.
         seed: the same one gives the same jobs.
         tag: stands in the jobs' ids, so that two kinds of run can be joined.
+
+    Raises:
+        DataError: a band has no persona on a side.
     """
     sides: dict[Split, Mapping[AgeBand, tuple[Persona, ...]]] = {
         side: by_band(personas, side) for side in ("train", "dev")
@@ -68,6 +72,11 @@ def plan_jobs(
         for number in range(per_row):
             rng = random.Random(f"job:{seed}:{row.id}:{number}")
             band = row.band or rng.choice(list(AgeBand))
+            if not sides[row.split][band]:
+                raise DataError(
+                    f"personas: none of band {band} for the {row.split} rows; give --personas 40 "
+                    "or more"
+                )
             yield Job(
                 id=f"{row.id}-{tag}{number}",
                 row=row,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,15 @@ from typing import Any
 from kidrails_guard.content import content_path
 from kidrails_guard.errors import DataError
 from kidrails_guard.files import sha256_file
-from kidrails_guard.golden.read import Placed, read_all, read_golden, read_messages
+from kidrails_guard.golden.read import (
+    Placed,
+    Problem,
+    raise_problems,
+    read_all,
+    read_golden,
+    read_jsonl,
+    read_messages,
+)
 from kidrails_guard.golden.rows import Row, from_golden, from_labelled
 from kidrails_guard.golden.sources import available, read_source, resolve
 from kidrails_guard.golden.steps import Overlap
@@ -46,12 +53,16 @@ def add_evaluation_sets(overlap: Overlap, folder: Path | None) -> dict[str, int]
 
     Returns:
         Name of each set to its number of texts.
+
+    Raises:
+        DataError: a case or a public set cannot be read.
     """
-    cases = content_path("evals/cases")
-    for path in sorted(cases.glob("*.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            for text in _strings(json.loads(line)):
+    problems: list[Problem] = []
+    for path in sorted(content_path("evals/cases").glob("*.jsonl")):
+        for _, case in read_jsonl(path, problems):
+            for text in _strings(case):
                 overlap.add(f"evals/cases/{path.name}", text)
+    raise_problems(problems)
     if folder is not None:
         for source in available(folder, use="evaluate"):
             whole = (folder / source.file).is_file()

@@ -79,7 +79,13 @@ def resolve(name: str, folder: Path, *, sample: bool = False) -> Path:
 
 
 def available(folder: Path, *, use: Literal["train", "evaluate"]) -> tuple[Source, ...]:
-    """Return the sets of a use whose files lie in a folder (whole, or else as a sample)."""
+    """Return the sets of a use whose files lie in a folder (whole, or else as a sample).
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; `kidrails data fetch` says what it should hold")
     return tuple(
         source
         for source in load_catalogue().sources

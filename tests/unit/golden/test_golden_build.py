@@ -192,6 +192,11 @@ def test_personas_are_balanced_over_the_ages(built: Path) -> None:
     assert len(sample_personas(400, seed=7)) == sum(ages.values())
 
 
+def test_too_few_personas_are_an_error(inputs: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="--personas 40"):
+        build(options(inputs, tmp_path, personas=16))
+
+
 def test_a_row_that_stands_twice_is_named_with_both_places(inputs: Path, tmp_path: Path) -> None:
     folder = tmp_path / "golden"
     shutil.copytree(inputs / "golden", folder)

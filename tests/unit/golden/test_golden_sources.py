@@ -208,6 +208,11 @@ def test_fetch_from_a_folder_says_how_each_set_stands(
     assert main(["data", "fetch"]) == 2
 
 
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        available(tmp_path / "none", use="train")
+
+
 def test_a_set_without_a_sum_counts_as_unverified(tmp_path: Path) -> None:
     (tmp_path / "small.jsonl").write_text("{}\n")
     assert load_catalogue()["xstest"].sha256 is None
