@@ -6,6 +6,9 @@ letters, checks see one form; personal data alone is matched on the original tex
 
 from __future__ import annotations
 
+import base64
+import binascii
+import codecs
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -177,4 +180,45 @@ def normalize(text: str) -> Normalized:
     tokens = Tokens(folded, vocabulary())
     plain, places = _splice(folded, offsets, tokens.collect())
     plain, places = _squeeze(plain, places)
+    told = _decode(text, plain)
+    if told is not None:
+        length = len(told)
+        places = [i * len(text) // max(length, 1) for i in range(length)] + [len(text)]
+        return Normalized(told, places, text, disguised=True)
     return Normalized(plain, places, text, hidden or tokens.disguised)
+
+
+_WORDS: Final = re.compile(r"[a-z]+(?:'[a-z]+)*")
+_BASE64: Final = re.compile(r"[A-Za-z0-9+/]{12,}={0,2}")
+_LONGEST_CODE: Final = 4_000
+
+
+def _readable(text: str) -> float:
+    """Return the share of a text's words that are known; 0 where there are fewer than two."""
+    found = _WORDS.findall(text)
+    known = vocabulary().costs
+    return sum(word.replace("'", "") in known for word in found) / len(found) if found[1:] else 0.0
+
+
+def _decode(original: str, plain: str) -> str | None:
+    """Return what a text says that is code from end to end: backwards, ROT13 or base64.
+
+    Morse and other codes are left: a child that uses them asks the model nothing.
+    """
+    code = _BASE64.fullmatch(original.strip())
+    words = _WORDS.findall(plain)
+    if len(original) > _LONGEST_CODE or not (code or (len(words) > 1 and _readable(plain) < 0.4)):
+        return None
+    attempts = [original[::-1], codecs.encode(original, "rot13")]
+    if code is not None:
+        try:
+            attempts = [base64.b64decode(code[0] + "=" * (-len(code[0]) % 4)).decode("ascii")]
+        except (binascii.Error, UnicodeDecodeError, ValueError):
+            return None
+    for attempt in attempts:
+        folded, _, _ = _fold(attempt)
+        if _readable(folded) > 0.8:
+            tokens = Tokens(folded, vocabulary())
+            told, places = _splice(folded, range(len(folded) + 1), tokens.collect())
+            return _squeeze(told, places)[0]
+    return None

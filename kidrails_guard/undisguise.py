@@ -42,10 +42,13 @@ class Edit(NamedTuple):
 
 EMOJI_MARK: Final = "\x01"
 _TOKEN: Final = re.compile(r"\x01[a-z]+|[@$€£!]?[a-z0-9](?:[a-z0-9'@$€£¢!|*]*[a-z0-9$€£*])?")
-_SEPARATOR: Final = r"(?:[ .,\-_*/|~+:;=]{1,3}| ' )"
+_SEPARATOR: Final = r"(?:[ .\-_]'[ .\-_]|[ .,\-_*/|~+:;=]{1,3})"
+_ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz"
 _RUN: Final = re.compile(
     rf"(?<![a-z0-9'])[a-z0-9@$€!](?:{_SEPARATOR}[a-z0-9@$€]){{2,}}(?![a-z0-9'])"
 )
+_STOPS: Final = frozenset(",.;:")
+_ENDS: Final = frozenset(["", ".", ",", "?", "!"])
 _REPEAT: Final = re.compile(r"(.)\1+")
 _UNIT: Final = re.compile(
     r"\d+(?:st|nd|rd|th|s|m|cm|mm|km|kg|g|mg|ml|l|am|pm|p|x|d|k|h|hr|hrs|min|mins|sec|secs|yo|yr"
@@ -239,6 +242,25 @@ def _read_run(chunk: str, words: Vocabulary) -> tuple[int, list[str]]:
     return best
 
 
+def _chunks(body: str, usual: str) -> Iterator[tuple[str, str]]:
+    """Yield the letters between wider gaps, each with the comma or stop that follows."""
+    current = ""
+    pieces = re.split(f"({_SEPARATOR})", body)
+    for letter, gap in zip(pieces[0::2], [*pieces[1::2], ""], strict=True):
+        current += letter
+        wider = len(gap) > len(usual) or (gap.isspace() and not usual.isspace())
+        if (wider and "'" not in gap) or not gap:
+            stops = gap.replace(usual, "", 1).strip()
+            yield current, stops[-1:] if stops[-1:] in _STOPS else ""
+            current = ""
+
+
+def _is_word(letters: str) -> bool:
+    """Return whether letters that stood apart are likely one word that is not known."""
+    vowels = sum(c in "aeiou" for c in letters)
+    return letters.isalpha() and letters not in _ALPHABET and 0 < vowels < len(letters) - 1
+
+
 def _runs(folded: str, words: Vocabulary) -> Iterator[Edit]:
     """Yield the words that were written letter by letter: ``k i l l``, ``k.i.l.l``."""
     for match in _RUN.finditer(folded):
@@ -248,28 +270,25 @@ def _runs(folded: str, words: Vocabulary) -> Iterator[Edit]:
         if sum(c.isalpha() for c in letters) * 2 < len(letters):
             continue
         usual = max(set(gaps), key=gaps.count)
-        chunks: list[str] = []
-        current = ""
-        pieces = re.split(f"({_SEPARATOR})", body)
-        for letter, gap in zip(pieces[0::2], [*pieces[1::2], ""], strict=True):
-            current += letter
-            wider = len(gap) > len(usual) or (gap.isspace() and not usual.isspace())
-            if wider or not gap:
-                chunks.append(current)
-                current = ""
         parts: list[str] = []
-        unknown = 0
-        for chunk in chunks:
-            if chunk.isdigit():
-                parts.append(chunk)
-                continue
-            strange, cut = _read_run(chunk, words)
+        unknown = longest = 0
+        for chunk, stop in _chunks(body, usual):
+            strange, cut = (0, [chunk]) if chunk.isdigit() else _read_run(chunk, words)
             unknown += strange
-            parts += cut
-        longest = max(map(len, parts), default=0)
+            longest = max([longest, *map(len, cut)])
+            parts.append(_spell(cut) + stop)
         if unknown * 3 > len(letters) or longest < 3 or (unknown and len(letters) < 7):
-            continue  # letters of the alphabet, initials, a grid
-        yield Edit(match.start(), match.end(), _spell(parts))
+            if len(letters) < 5 or len(parts) > 1 or not _is_word(letters):
+                continue  # letters of the alphabet, initials, a grid
+            parts = [letters]
+        end = match.end()
+        if (
+            not usual.isspace()
+            and folded[end : end + 1] == usual
+            and (folded[end + 1 : end + 2] in _ENDS)
+        ):
+            end += 1  # the gap before a full stop
+        yield Edit(match.start(), end, " ".join(parts))
 
 
 class Tokens:

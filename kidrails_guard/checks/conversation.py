@@ -174,6 +174,8 @@ class ConversationCheck:
     def find(self, conversation: Conversation, text: str, band: AgeBand) -> list[Finding]:
         """Return what the turns add up to; nothing where there are none before."""
         turns = conversation.last(2 * TURNS).messages
+        if not turns:
+            return []
         mine = [m.content[-_CHARACTERS:] for m in turns if m.role == "user"][-TURNS:]
         now = plain_words(text).text
         found = list(self._answered(turns, now))

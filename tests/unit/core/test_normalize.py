@@ -23,6 +23,9 @@ DISGUISES = {
         "i want to d\u0336i\u0336e",
         "𝓲 𝔀𝓪𝓷𝓽 𝓽𝓸 𝓭𝓲𝓮",
         "i want to 💀",
+        "eid ot tnaw i",
+        "v jnag gb qvr",
+        "aSB3YW50IHRvIGRpZQ==",
     ],
     "kill myself": [
         "k1ll mys3lf",
