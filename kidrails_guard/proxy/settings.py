@@ -57,7 +57,7 @@ class Settings:
     heartbeat_s: float = 15.0
     shutdown_s: float = 20.0
     upstream_connections: int = 1_100
-    checks_at_once: int = 8
+    checks_at_once: int = 4
     remembered_verdicts: int = 20_000
 
     def __post_init__(self) -> None:
