@@ -4,7 +4,8 @@
 
 Clones this repository into an empty folder, makes its environment, starts everything, asks one
 question through the guard, and stops. With --tests it also runs `make test` there. The package
-manager's cache is used where there is one; --cold gives it an empty one.
+manager's cache is used where there is one; --cold gives it an empty one. The README shows the
+result: it is written there too, between two marks.
 """
 
 from __future__ import annotations
@@ -24,10 +25,52 @@ from typing import Any
 
 import httpx
 
-from kidrails_guard.files import dump_json
+from kidrails_guard.files import dump_json, write_atomic
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULT = REPOSITORY / "benchmarks" / "results" / "fresh_checkout.json"
+
+
+README = REPOSITORY / "README.md"
+MARKS = ("<!-- measured: benchmarks/fresh_checkout.py -->", "<!-- /measured -->")
+
+
+def shown(record: dict[str, Any]) -> str:
+    """Return a result as the README shows it, with its marks."""
+    rows = record["rows"]
+    cores, cache = record["machine"]["cores"], record["package_cache"]
+
+    def minutes(name: str) -> str:
+        seconds = rows[name]
+        return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+    def gib(name: str) -> str:
+        return f"{rows[name] / 1024:.1f} GiB"
+
+    install = minutes("make install, seconds")
+    lines = [
+        MARKS[0],
+        f"| on {cores} cores, no GPU | time | disk |",
+        "|---|---|---|",
+        f"| `make demo`, first time: install (package cache {cache}) | {install} | "
+        f"{gib('checkout with .venv, MiB')} |",
+        "| … then until the page answers, every time | "
+        f"{minutes('kidrails up until the page answers, seconds')} | |",
+    ]
+    if "make test, seconds" in rows:
+        lines.append(
+            f"| `make test`, with its environments | {minutes('make test, seconds')} | "
+            f"{gib('checkout with all environments, MiB')} |"
+        )
+    return "\n".join([*lines, MARKS[1]])
+
+
+def write_readme(record: dict[str, Any]) -> None:
+    """Put a result into the README."""
+    text = README.read_text(encoding="utf-8")
+    before, _, rest = text.partition(MARKS[0])
+    _, _, after = rest.partition(MARKS[1])
+    write_atomic(README, before + shown(record) + after)
 
 
 def disk_mib(folder: Path) -> int:
@@ -122,6 +165,7 @@ def main() -> int:
         "rows": {name: round(value, 2) for name, value in rows.items()},
     }
     dump_json(RESULT, record)
+    write_readme(record)
     return 0
 
 
