@@ -68,6 +68,8 @@ def shown(record: dict[str, Any]) -> str:
 def write_readme(record: dict[str, Any]) -> None:
     """Put a result into the README."""
     text = README.read_text(encoding="utf-8")
+    if not all(mark in text for mark in MARKS):
+        raise SystemExit(f"{README.name}: the marks {' and '.join(MARKS)} are gone")
     before, _, rest = text.partition(MARKS[0])
     _, _, after = rest.partition(MARKS[1])
     write_atomic(README, before + shown(record) + after)
