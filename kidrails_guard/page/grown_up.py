@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import gradio as gr
+from starlette.concurrency import run_in_threadpool
 
 from kidrails_guard.answers import load_answers, load_helplines
 from kidrails_guard.audit import AuditError, AuditRecord, read_events, read_inbox, read_texts
@@ -80,6 +82,12 @@ class GrownUpPage:
         waiting = sum(note.new for note in self.notes())
         return views.status_line(ready=ready, band=self.band, new_notes=waiting)
 
+    def stamp(self) -> tuple[object, ...]:
+        """Return something that changes when the record, the inbox or the day does."""
+        files = [*self.audit.glob("*.jsonl"), self.store.path]
+        seen = [(f.name, s.st_mtime_ns, s.st_size) for f in files if (s := _stat(f))]
+        return (self._now().astimezone().date(), *sorted(seen))
+
     def record(self, wanted: str) -> str:
         """Return today's counts and what happened.
 
@@ -145,7 +153,7 @@ def build_grown_up_page(page: GrownUpPage) -> gr.Blocks:
     ) as blocks:
         gr.HTML(_HEADER, elem_id="top")
         status = gr.HTML(elem_id="status")
-        seen = gr.State({})
+        seen: gr.State = gr.State(())
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("What happened"):
                 wanted = gr.Radio(list(FILTERS), value=FILTERS[0], label="Show", elem_id="filter")
@@ -176,16 +184,17 @@ def build_grown_up_page(page: GrownUpPage) -> gr.Blocks:
                 pin_said = gr.HTML(elem_classes="said")
                 gr.HTML(_kept(page.audit))
 
-        def changed(before: dict[str, str], **now: str) -> tuple[list[Any], dict[str, str]]:
-            # What stays the same is not sent again: an opened reason stays open, focus stays.
-            fresh = [gr.skip() if before.get(key) == value else value for key, value in now.items()]
-            return fresh, now
-
-        async def refresh(filter_: str, before: dict[str, str]) -> tuple[Any, ...]:
-            values, after = changed(
-                before, status=await page.status(), record=page.record(filter_), inbox=page.inbox()
+        async def refresh(filter_: str, before: tuple[object, ...]) -> tuple[Any, ...]:
+            # What stays the same is not read and not sent again: an opened reason stays open.
+            line = await page.status()
+            after = (filter_, *(await run_in_threadpool(page.stamp)))
+            same = after == before[1:]
+            return (
+                gr.skip() if before[:1] == (line,) else line,
+                gr.skip() if same else await run_in_threadpool(page.record, filter_),
+                gr.skip() if same else await run_in_threadpool(page.inbox),
+                (line, *after),
             )
-            return (*values, after)
 
         def open_settings() -> tuple[Any, ...]:
             settings = page.store.read()
@@ -208,6 +217,13 @@ def build_grown_up_page(page: GrownUpPage) -> gr.Blocks:
             lambda: ("", ""), None, [pin, again], **quiet
         )
     return blocks
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
 
 
 def _kept(audit: Path) -> str:
