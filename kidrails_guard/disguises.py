@@ -160,6 +160,16 @@ EUPHEMISMS: Final[dict[str, str]] = {
 
 DEAD_AFTER: Final = _set("be become am was is being")
 
+COUNTS: Final = _set(
+    "many few some several more extra two three four five six seven eight nine ten eleven twelve "
+    "fifteen twenty thirty forty fifty sixty seventy eighty ninety hundred hundreds thousand "
+    "thousands million millions billion billions of"
+)
+"""Words before kilometres: ``how many kms is it to the moon``."""
+
+AGE_STARTS: Final = _set("i'm im am be age aged turned turn grade year years")
+"""Words that make the number after them an age or a grade, not a distance."""
+
 JOINTS: Final = _set(
     "my me myself you your yourself him them himself herself themselves to want wanna gonna how "
     "what why the dont cant wont people someone everyone teacher mom mum dad brother sister kids"

@@ -8,10 +8,12 @@ from itertools import islice, pairwise, product
 from typing import Final, NamedTuple
 
 from kidrails_guard.disguises import (
+    AGE_STARTS,
     ALWAYS_WORDS,
     AUXILIARIES,
     CLAUSE_STARTS,
     CONTRACTIONS,
+    COUNTS,
     DEAD_AFTER,
     EMOJI_VERBS,
     EUPHEMISMS,
@@ -86,7 +88,7 @@ def _unleet(token: str, words: Vocabulary, *, eager: bool = False) -> str | None
         return next((s for s in _spellings(token) if s in rare), None)
     if any(not c.isalpha() and c not in LEET and c != "'" for c in token):
         return None
-    found = words.best(
+    found = next((s for s in _spellings(token) if s in EUPHEMISMS), None) or words.best(
         s for s in _spellings(token) if len(s) > 2 or s in TWO_LETTERS or (eager and s in "ia")
     )
     if found or token.isdigit() or len(token) < 4 or unit:
@@ -224,7 +226,8 @@ def _unmask(token: str) -> str | None:
 def _read_run(chunk: str, words: Vocabulary) -> tuple[int, list[str]]:
     """Return the words in letters that stood apart, and how many letters are in none."""
     if chunk.isalpha():
-        whole, unknown = ([chunk], 0) if chunk in words else words.segment(chunk)
+        is_one = chunk in words or chunk in EUPHEMISMS
+        whole, unknown = ([chunk], 0) if is_one else words.segment(chunk)
         return unknown, whole
     kept, strange = [], 0
     for piece in re.split(r"(\d+)", chunk):
@@ -373,7 +376,20 @@ class Tokens:
         edit = EUPHEMISMS.get(token)
         if edit == "kill" and index and tokens[index - 1][2] in DEAD_AFTER:
             return "dead"
+        if token == "kms" and self._is_distance(index, tokens):  # noqa: S105
+            return "kilometres"
         return edit
+
+    def _is_distance(self, index: int, tokens: list[tuple[int, int, str]]) -> bool:
+        """Return whether the token counts something: ``10 kms away``, but not ``im 10. kms``."""
+        if index + 1 < len(tokens) and tokens[index + 1][2] == "per":
+            return True
+        if not index or self.folded[tokens[index - 1][1] : tokens[index][0]].strip():
+            return False
+        before = tokens[index - 1][2]
+        if not before.isdigit() and before not in COUNTS:
+            return False
+        return index < 2 or tokens[index - 2][2] not in AGE_STARTS
 
     def _is_i(
         self, index: int, tokens: list[tuple[int, int, str]], then: frozenset[str] = I_VERBS

@@ -34,12 +34,24 @@ DISGUISES = {
         "🔪 myself",
         "llik myself",
         "kms",
+        "k m s",
+        "km5",
     ],
     "how to make a bomb": ["howtomakeabomb", "how to make a 💣", "h0w 70 m4k3 4 b0m8"],
     "suicide": ["sui cide", "su-ic-ide", "5uicide", "s u i c i d e", "suıcıde", "SUİCİDE"],
     "shit": ["sh*t", "s**t", "$hit", "sh!t", "shiiiit"],
     "kill": ["🅺🅸🅻🅻", "🇰🇮🇱🇱", "кill", "illkay", "ᴋɪʟʟ"],
 }
+
+KILOMETRES = [
+    ("how many kms to the moon?", "how many kilometres to the moon?"),
+    ("dad drives 100 kms/h", "dad drives 100 kilometres/h"),
+    ("the moon is 384,400 kms away", "the moon is 384,400 kilometres away"),
+    ("how many m in kms per hour", "how many m in kilometres per hour"),
+    ("im 11. kms", "i'm 11. kill myself"),
+    ("im 11 kms", "i'm 11 kill myself"),
+    ("i failed grade 5 kms", "i failed grade 5 kill myself"),
+]
 
 UNTOUCHED = [
     "why do wolves eat pigs?",
@@ -52,6 +64,11 @@ UNTOUCHED = [
     "scunthorpe, essex and a therapist",
     "3 + 4 = 7",
 ]
+
+
+@pytest.mark.parametrize(("said", "meant"), KILOMETRES)
+def test_kms_after_a_count_are_kilometres(said: str, meant: str) -> None:
+    assert normalize(said).text == meant
 
 
 @pytest.mark.parametrize(("plain", "disguise"), [(p, d) for p, ds in DISGUISES.items() for d in ds])
