@@ -60,16 +60,20 @@ _SELF: Final = (H.SELF_HARM, H.SELF_HARM_QUESTION)
 _UNNAMED: Final = Mapping(open=EVERY, weight=0.5)
 _BENIGN: Final = Mapping(open=(H.VIOLENCE_IN_CONTEXT,), risky=False)
 
+_REPLY: Final = 0.35
+
 # Sets whose rows only measure: none of them is seen in training.
 HELD_OUT: Final = frozenset({"harmbench", "safe_child_llm"})
 DEV_DIGITS: Final = "012"
+CALM: Final = frozenset({"fairytaleqa_half", "childsafe_half"})
 EVAL_DIGITS: Final = "12"
-"""Of benign sets, the stories and texts whose digit is here only measure, too."""
+"""Of these benign sets, the stories and texts whose digit is here only measure, too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One set: its categories, by the start of their name; others are left out."""
+    """One set: its categories, by the start of their name (``label/category`` where the label
+    decides); others are left out."""
 
     categories: dict[str, Mapping]
     group: str = ""
@@ -144,14 +148,28 @@ SOURCES: Final[dict[str, Source]] = {
     "presidio_pii": Source(
         {"": Mapping((), (H.PERSONAL_DATA, H.COMMERCIAL), None, 0.5, "01234567")}
     ),
+    # Adults' talk, but the one set where the same words pass or not by what they answer.
+    # "Unauthorized Expertise" is no hazard here.
+    "diasafety_val": Source(
+        {
+            "unsafe/Biased Opinion": Mapping((), EVERY, weight=_REPLY),
+            "unsafe/Offending User": Mapping((), EVERY, weight=_REPLY),
+            "unsafe/Risk Ignorance": Mapping((), EVERY, weight=_REPLY),
+            "unsafe/Toxicity Agreement": Mapping((), EVERY, weight=_REPLY),
+            "safe/Offending User": Mapping((), EVERY, False, _REPLY),
+            "safe/Risk Ignorance": Mapping((), EVERY, False, _REPLY),
+            "safe/Toxicity Agreement": Mapping((), EVERY, False, _REPLY),
+        }
+    ),
     "harmbench": Source({"": _UNNAMED}),
     "safe_child_llm": Source({"": _UNNAMED}),
 }
 
 
 def _mapping(source: Source, row: dict[str, Any]) -> Mapping | None:
+    labelled = f"{row['label']}/{row['category']}"
     for start, mapping in source.categories.items():
-        if row["category"].startswith(start):
+        if (labelled if "/" in start else row["category"]).startswith(start):
             return mapping
     return None
 
@@ -172,7 +190,7 @@ def _read(name: str, source: Source, row: dict[str, Any]) -> Iterator[PublicText
     if mapping is None or not text or digit(f"keep {text}") not in mapping.keep:
         return
     group = row[source.group] if source.group else text
-    if name in HELD_OUT or (mapping.risky is False and digit(group) in EVAL_DIGITS):
+    if name in HELD_OUT or (name in CALM and digit(group) in EVAL_DIGITS):
         split = "eval"
     else:
         split = "dev" if digit(group) in DEV_DIGITS else "train"

@@ -97,8 +97,16 @@ def test_public_rows_leave_open_what_their_set_does_not_say(tmp_path: Path) -> N
     put("harmbench", {"text": "c", "label": "harmful", "category": "illegal"})
     put("childsafe_half", {"text": "d", "label": "benign", "category": "scenario"})
     put("rtp_threat", {"text": "e", "label": "harmful", "category": "threat"})
+    put(
+        "diasafety_val",
+        {"role": "assistant", "text": "f", "label": "unsafe", "category": "Offending User"},
+        {"role": "assistant", "text": "g", "label": "safe", "category": "Offending User"},
+        {"role": "assistant", "text": "h", "label": "safe", "category": "Unauthorized Expertise"},
+    )
     rows = {row.text: row for row in read_public(tmp_path)}
-    assert set(rows) == {"a", "b", "c", "d"}
+    assert set(rows) == {"a", "b", "c", "d", "f", "g"}
+    assert (rows["f"].risky, rows["g"].risky) == (True, False)
+    assert rows["g"].split != "eval"
     assert rows["c"].split == "eval"
     examples = {e.text: e for e in from_public(rows.values())}
     hate = HAZARD_INDEX[Hazard.HATE]
