@@ -24,6 +24,7 @@ from starlette.applications import Starlette
 from uvicorn.supervisors import Multiprocess
 
 from kidrails_guard.errors import UsageError
+from kidrails_guard.proxy.connection import BoundedConnection
 from kidrails_guard.proxy.deployment import Deployment, describe
 from kidrails_guard.proxy.exchange import Service
 
@@ -140,7 +141,7 @@ def serve(
         host=host,
         port=port,
         workers=workers,
-        http="h11",
+        http=BoundedConnection,
         lifespan="on",
         log_config=None,
         access_log=False,
