@@ -38,6 +38,8 @@ SETS: Final = "sets.yaml"
 
 _MACRO: Final = re.compile(r"(?<!\\x)\{([a-z_][a-z_0-9]*)\}")
 _AROUND_BAR: Final = re.compile(r"\s*\|\s*")
+_UNSPACED: Final = re.compile("[\u3040-\u30ff\u3400-\u9fff]")
+"""Japanese and Chinese put no spaces between words."""
 _BYTES: Final = 64 << 20
 """Memory that RE2 may use for the automaton of all patterns."""
 
@@ -50,6 +52,8 @@ class Rule(BaseModel):
         why: what the rule finds, in words for a grown-up.
         any: patterns (RE2) over plain words; ``{name}`` stands for a set of words.
         words: exact words or phrases, for long lists.
+        phrases: as a person writes them, in any script: read as the guard reads a message. Of
+            scripts without spaces they count inside longer runs too.
         rot13: a file beside this one with words in ROT13, so that nobody reads slurs by accident.
         unless: a match that one of these overlaps does not count: "kill the ender dragon".
         unless_anywhere: no match counts where one of these stands anywhere: "in minecraft".
@@ -66,6 +70,7 @@ class Rule(BaseModel):
     stages: tuple[Stage, ...] = (Stage.INPUT,)
     any: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
+    phrases: tuple[str, ...] = ()
     rot13: str = ""
     unless: tuple[str, ...] = ()
     unless_anywhere: tuple[str, ...] = ()
@@ -73,8 +78,8 @@ class Rule(BaseModel):
 
     @model_validator(mode="after")
     def _complete(self) -> Rule:
-        if not (self.any or self.words or self.rot13):
-            raise ValueError(f"{self.id}: has neither `any` nor `words` nor `rot13`")
+        if not (self.any or self.words or self.phrases or self.rot13):
+            raise ValueError(f"{self.id}: has neither `any` nor `words` nor `phrases` nor `rot13`")
         Severity.parse(self.severity)
         return self
 
@@ -213,6 +218,12 @@ def _compile(pattern: str, source: str) -> Any:
         raise _no_pattern(source, pattern, error) from None
 
 
+def _phrase(phrase: str) -> str:
+    """Return a phrase in plain words; a blank at an end means that a word ends there."""
+    plain = plain_words(phrase).text
+    return plain.strip() if _UNSPACED.search(phrase) else plain
+
+
 def _bounded(pattern: str) -> str:
     return rf"(^|\b)({pattern})(\b|$)"
 
@@ -253,10 +264,12 @@ class Matcher:
                     whole = _bounded(expand(pattern, sets, compiled.name))
                     self._add(whole, compiled)
                 hidden = hidden_words(rule.rot13) if rule.rot13 else ()
-                for word in (*rule.words, *hidden):
-                    listed.setdefault(f" {word} ", []).append(compiled)
+                whole_words = [f" {word} " for word in (*rule.words, *hidden)]
+                for word in (*whole_words, *map(_phrase, rule.phrases)):
+                    listed.setdefault(word, []).append(compiled)
         for word, rules in listed.items():
-            self._words.add_word(word, (len(word), tuple(rules)))
+            inner = word.strip()
+            self._words.add_word(word, (word.find(inner), len(inner), len(word), tuple(rules)))
         self._has_words = bool(listed)
         if self._has_words:
             self._words.make_automaton()
@@ -280,9 +293,10 @@ class Matcher:
                     m.span() for m in self._filter.re(index).finditer(text)
                 )
         if self._has_words:
-            for end, (length, rules) in self._words.iter(text):
+            for end, (lead, inner, length, rules) in self._words.iter(text):
+                start = end + 1 - length + lead
                 for rule in rules:
-                    spans.setdefault(id(rule), (rule, []))[1].append((end - length + 2, end))
+                    spans.setdefault(id(rule), (rule, []))[1].append((start, start + inner))
         for rule, found in spans.values():
             span = rule.holds(text, sorted(found))
             if span is not None:

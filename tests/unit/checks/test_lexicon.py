@@ -141,6 +141,31 @@ def test_an_exception_covers_its_own_words_alone() -> None:
     assert action("i kill the ender dragon and i want to kill my sister") is Action.REFUSE
 
 
+@pytest.mark.parametrize(
+    ("text", "hazard"),
+    [
+        ("我真的想死。没有人懂我", "K01"),
+        ("もう死にたいよ", "K01"),
+        ("мама, я хочу умереть", "K01"),
+        ("मुझे मरना है", "K01"),
+        ("bazen ölmek istiyorum", "K01"),
+        ("昨天爸爸打我了", "K02"),
+        ("अपने पापा मुझे मारते हैं रोज", "K02"),
+        ("mi papá me pega cuando bebe", "K02"),
+    ],
+)
+def test_grave_words_in_other_scripts_are_found(text: str, hazard: str) -> None:
+    assert hazard in hazards(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["奶奶我想死你了", "这两个图形很相似", "почему волки воют", "為什麼天空是藍色的"],
+)
+def test_other_languages_alone_are_no_finding(text: str) -> None:
+    assert not hazards(text) & {"K01"}
+
+
 def test_a_finding_says_where_and_why() -> None:
     text = "hello! I dont wanna be al1ve anymore :("
     (finding,) = CHECK.find(text, Stage.INPUT)
