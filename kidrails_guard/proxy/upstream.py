@@ -18,6 +18,7 @@ from kidrails_guard.errors import UpstreamError
 from kidrails_guard.proxy.problems import Problem, UpstreamProblem
 from kidrails_guard.proxy.settings import Settings
 from kidrails_guard.proxy.sse import EventReader
+from kidrails_guard.proxy.transport import FRESH, AioTransport
 
 Json = dict[str, Any]
 
@@ -71,14 +72,8 @@ class HttpUpstream:
             "pool": settings.connect_timeout_s,
         }
         self._longest_s = settings.answer_timeout_s
-        self._transport = transport or httpx.AsyncHTTPTransport(
-            limits=httpx.Limits(
-                max_connections=settings.upstream_connections,
-                max_keepalive_connections=min(100, settings.upstream_connections),
-                keepalive_expiry=30,
-            ),
-            trust_env=False,
-        )
+        self._transport = transport or AioTransport(connections=settings.upstream_connections)
+        self._urls: dict[str, httpx.URL] = {}
         self._headers = [
             (b"host", self._base.netloc),
             (b"accept", b"application/json, text/event-stream"),
@@ -156,19 +151,23 @@ class HttpUpstream:
                 (b"content-type", b"application/json"),
                 (b"content-length", str(len(content)).encode()),
             ]
-        request = httpx.Request(
-            method,
-            self._base.copy_with(raw_path=self._base.raw_path + path.encode()),
-            headers=headers,
-            content=content,
-            extensions={"timeout": self._timeouts},
-        )
-        for attempt in (1, 2):
+        if path not in self._urls:
+            raw = self._base.raw_path + path.encode()
+            self._urls[path] = self._base.copy_with(raw_path=raw)
+        for fresh in (False, True):
+            request = httpx.Request(
+                method,
+                self._urls[path],
+                headers=headers,
+                content=content,
+                extensions={"timeout": self._timeouts, FRESH: fresh},
+            )
             try:
                 return await self._transport.handle_async_request(request)
             except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
-                # A kept connection that the server has closed meanwhile: once more, on a new one.
-                if attempt == 2:
+                # A kept connection that the server has closed meanwhile: once more, on a new one,
+                # since the next kept one may be closing as well (llama.cpp's after every stream).
+                if fresh:
                     raise _unreachable(error) from None
             except httpx.ReadTimeout:
                 raise _too_slow() from None
