@@ -99,22 +99,29 @@ class MatrixFile:
         return result
 
     def _pieces(self, dtype: np.dtype[Any]) -> Iterator[Array]:
-        """Yield blocks of rows of a tall matrix, or of columns of a wide one, in C order."""
+        """Yield blocks of rows of a tall matrix, or of columns of a wide one, in C order.
+
+        All share one buffer: a block is gone when the next one is asked for.
+        """
         rows, columns = self.shape
         digest = hashlib.sha256()
-        if rows > columns:
-            step = max(1, _PIECE // columns)
-            for start in range(0, rows, step):
-                block = self.read_rows(start, min(start + step, rows))
-                digest.update(block.data)
-                yield widen(block, self.info.dtype, dtype)
-        else:
+        tall = rows > columns
+        length, width = (rows, columns) if tall else (columns, rows)
+        step = min(length, max(1, _PIECE // width))
+        buffer = np.empty(step * width, dtype)
+        whole = None
+        if not tall:
             whole = self.read_rows(0, rows)
             digest.update(whole.data)
-            step = max(1, _PIECE // rows)
-            for start in range(0, columns, step):
-                block = np.ascontiguousarray(whole[:, start : start + step])
-                yield widen(block, self.info.dtype, dtype)
+        for start in range(0, length, step):
+            stop = min(start + step, length)
+            if whole is None:
+                block = self.read_rows(start, stop)
+                digest.update(block.data)
+            else:
+                block = whole[:, start:stop]
+            out = buffer[: block.size].reshape(block.shape)
+            yield widen(block, self.info.dtype, dtype, out=out)
         self.sha256 = digest.hexdigest()
 
     def hash_bytes(self) -> str:
@@ -138,16 +145,23 @@ class MatrixFile:
         )
 
 
-def widen(block: Array, stored: str, dtype: np.dtype[Any]) -> Array:
+def widen(block: Array, stored: str, dtype: np.dtype[Any], out: Array | None = None) -> Array:
     """Return stored numbers as float32 or float64, in the same memory order.
 
     Args:
         block: as read from the file; bf16 as unsigned 16-bit integers.
         stored: safetensors' name of the type, such as ``BF16``.
         dtype: float32 or float64.
+        out: filled and returned, where given; of the block's shape and this dtype, in C order.
     """
     if stored == "BF16":
-        bits = block.astype(np.uint32)
-        bits <<= 16
-        return bits.view(np.float32).astype(dtype, copy=False)
-    return block.astype(dtype, copy=False)
+        if out is None or out.dtype != np.float32:
+            bits = np.left_shift(block, 16, dtype=np.uint32)
+            block = bits.view(np.float32)
+        else:  # one pass, whatever the block's strides are
+            np.left_shift(block, 16, out=out.view(np.uint32), dtype=np.uint32)
+            return out
+    if out is None:
+        return block.astype(dtype, copy=False)
+    out[...] = block
+    return out
