@@ -29,6 +29,7 @@ from kidrails_guard.types import (
 )
 
 _R = TypeVar("_R")
+_Outcome = tuple[Sequence[Finding], CheckFailed | None]
 
 
 class Observer(Protocol):
@@ -46,6 +47,11 @@ def _nobody(check: str, stage: Stage, seconds: float, failed: bool) -> None:
 class _Deadline:
     check: Check
     seconds: float
+
+    @property
+    def inline(self) -> bool:
+        """Whether the check says that it never waits (see `types.Check`)."""
+        return getattr(self.check, "inline", False) is True
 
 
 class Guard:
@@ -177,12 +183,14 @@ class Guard:
             # Not looked at, so not passed.
             verdict = Verdict(self.policy.on_check_failure, failed=("limits",), stage=stage)
         else:
-            outcomes = await asyncio.gather(
-                *(
-                    self._run(deadline, text, conversation, band, stage)
-                    for deadline in self._checks[stage]
-                )
-            )
+            look = (text, conversation, band, stage)
+            deadlines = self._checks[stage]
+            waiting = [deadline for deadline in deadlines if not deadline.inline]
+            outcomes = [self._run_inline(d.check, *look) for d in deadlines if d.inline]
+            if len(waiting) == 1:
+                outcomes.append(await self._run(waiting[0], *look))
+            elif waiting:
+                outcomes += await asyncio.gather(*(self._run(d, *look) for d in waiting))
             findings = [f for found, _ in outcomes for f in found if strict or not f.weak]
             failed = [error.check for _, error in outcomes if error is not None]
             verdict = decide(self.policy, findings, failed, band=band, stage=stage)
@@ -195,21 +203,51 @@ class Guard:
         conversation: Conversation,
         band: AgeBand,
         stage: Stage,
-    ) -> tuple[Sequence[Finding], CheckFailed | None]:
-        check, start, failure = deadline.check, time.perf_counter(), None
+    ) -> _Outcome:
+        check, start = deadline.check, time.perf_counter()
         found: Sequence[Finding] = ()
+        failure = ""
         try:
             async with asyncio.timeout(deadline.seconds):
-                found = tuple(await check(conversation, text, band, stage))
-            if not all(map(_sensible, found)):
-                found, failure = (), CheckFailed(check.name, "nonsense")
+                found = await check(conversation, text, band, stage)
         except TimeoutError:
-            failure = CheckFailed(check.name, "timed out")
+            failure = "timed out"
         except Exception as error:
-            # Whatever a check raises, its text could hold the child's words: keep the type only.
-            failure = CheckFailed(check.name, f"raised {type(error).__name__}")
-        self.observer(check.name, stage, time.perf_counter() - start, failure is not None)
-        return found, failure
+            failure = _reason(error)
+        return self._outcome(check, stage, start, found, failure)
+
+    def _run_inline(
+        self, check: Check, text: str, conversation: Conversation, band: AgeBand, stage: Stage
+    ) -> _Outcome:
+        """Run a check that never waits: without a task and a timer, which cost more than it."""
+        start = time.perf_counter()
+        found: Sequence[Finding] = ()
+        failure = "waits, though it is marked inline"
+        try:
+            work = check(conversation, text, band, stage)
+            work.send(None)
+            work.close()
+        except StopIteration as done:
+            found, failure = done.value, ""
+        except Exception as error:
+            failure = _reason(error)
+        return self._outcome(check, stage, start, found, failure)
+
+    def _outcome(
+        self, check: Check, stage: Stage, start: float, found: Sequence[Finding], failure: str
+    ) -> _Outcome:
+        try:
+            found = tuple(found)
+            failure = failure or ("" if all(map(_sensible, found)) else "nonsense")
+        except Exception as error:
+            failure = _reason(error)
+        self.observer(check.name, stage, time.perf_counter() - start, bool(failure))
+        return ((), CheckFailed(check.name, failure)) if failure else (found, None)
+
+
+def _reason(error: Exception) -> str:
+    # Whatever a check raises, its text could hold the child's words: keep the type only.
+    return f"raised {type(error).__name__}"
 
 
 def _sensible(finding: object) -> bool:

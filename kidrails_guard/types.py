@@ -303,6 +303,10 @@ class Check(Protocol):
 
     A check may raise: the guard counts that, names it, and follows the policy's
     ``on_check_failure`` (by default a kind refusal).
+
+    A check that computes for well under a millisecond and never waits may say ``inline = True``:
+    it then runs at once, without the deadline that nothing could enforce on it anyway. One that
+    says so and waits counts as failed.
     """
 
     name: str

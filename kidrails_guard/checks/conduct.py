@@ -58,6 +58,7 @@ class ConductCheck:
     """
 
     name = "conduct"
+    inline = True
     stages = frozenset({Stage.OUTPUT})
 
     def __init__(self, matcher: Matcher) -> None:

@@ -146,6 +146,7 @@ class ConversationCheck:
     """
 
     name = "conversation"
+    inline = True
     stages = frozenset({Stage.INPUT})
 
     def __init__(self, policy: Policy, file: _File, matcher: Matcher) -> None:

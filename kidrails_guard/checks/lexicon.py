@@ -327,6 +327,7 @@ class LexiconCheck:
     """
 
     name = "lexicon"
+    inline = True
     stages = frozenset(Stage)
 
     def __init__(

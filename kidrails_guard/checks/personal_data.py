@@ -181,6 +181,7 @@ class PersonalDataCheck:
     """
 
     name = "personal_data"
+    inline = True
     stages = frozenset(Stage)
 
     def __init__(self, kinds: frozenset[str] = frozenset(KINDS)) -> None:

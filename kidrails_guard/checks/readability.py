@@ -83,6 +83,7 @@ class ReadabilityCheck:
     """
 
     name = "readability"
+    inline = True
     stages = frozenset({Stage.OUTPUT})
 
     def __init__(self, bands: dict[AgeBand, BandRule]) -> None:

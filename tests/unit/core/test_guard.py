@@ -56,11 +56,31 @@ class Hangs(Says):
         return ()
 
 
+def inline(check: Says) -> Says:
+    """The same check, one that says that it never waits."""
+    check.inline = True
+    return check
+
+
+class NoCoroutine(Says):
+    name = "no_coroutine"
+
+    def __call__(self, conversation, text, band, stage):
+        return ()
+
+
+BAD = [Raises(), Hangs(), Says("not a finding"), Says(None), NoCoroutine()]
+BAD_INLINE = [
+    *(inline(Raises()), inline(Hangs()), inline(Says("not a finding")), inline(Says(None))),
+    inline(NoCoroutine()),
+]
+
+
 def found(hazard: Hazard, **more) -> Finding:
     return Finding("says", hazard, more.pop("severity", Severity.MODERATE), **more)
 
 
-@pytest.mark.parametrize("check", [Raises(), Hangs(), Says("not a finding"), Says(None)])
+@pytest.mark.parametrize("check", [*BAD, *BAD_INLINE])
 @pytest.mark.parametrize("stage", list(Stage))
 async def test_a_failing_check_is_named_and_refused(check, stage) -> None:
     policy = POLICY.model_copy(update={"check_timeout_ms": 30})
@@ -81,6 +101,38 @@ async def test_a_score_or_span_that_cannot_be_is_nonsense() -> None:
     for finding in (found(Hazard.HATE, score=1.5), found(Hazard.HATE, span=(5, 2))):
         verdict = await Guard(checks=[Says(finding)]).check_input("x", band=AgeBand.UPPER)
         assert verdict.failed == ("says",)
+
+
+async def test_inline_and_waiting_checks_are_merged() -> None:
+    checks = [
+        Says(found(Hazard.HATE)),
+        inline(Says(found(Hazard.PROFANITY))),
+        inline(Says(found(Hazard.SELF_HARM))),
+        Says(found(Hazard.SUBSTANCES)),
+    ]
+    for some in (checks, checks[:3], checks[1:3]):
+        verdict = await Guard(checks=some).check_input("x", band=AgeBand.UPPER)
+        assert verdict.action is Action.CRISIS
+        assert set(verdict.hazards) == {f.hazard for check in some for f in check.findings}
+
+
+async def test_a_waiting_check_is_stopped_at_its_deadline() -> None:
+    stopped = []
+
+    class Notes(Hangs):
+        async def __call__(self, conversation, text, band, stage):
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                stopped.append(self)
+                raise
+
+    for others in ([], [Says()], [inline(Says())]):
+        policy = POLICY.model_copy(update={"check_timeout_ms": 30})
+        guard = Guard(policy, checks=[Notes(), *others])
+        verdict = await guard.check_input("hello", band=AgeBand.MIDDLE)
+        assert verdict.failed == ("hangs",)
+    assert len(stopped) == 3
 
 
 def test_no_checks_for_a_stage_is_an_error_at_load() -> None:
