@@ -26,7 +26,7 @@ _LARGE: Final = 1024 * 1024
 
 
 class AioTransport(httpx.AsyncBaseTransport):
-    """Keeps connections, follows no redirects, keeps no cookies, takes nothing from the environment.
+    """Keeps connections; no redirects, no cookies, nothing taken from the environment.
 
     Args:
         connections: most at a time.
