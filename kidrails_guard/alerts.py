@@ -12,6 +12,7 @@ import json
 import logging
 import smtplib
 import socket
+import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,6 +28,9 @@ from kidrails_guard.types import Action
 
 _log = logging.getLogger(__name__)
 RETRY_SECONDS = (1.0, 5.0, 30.0, 120.0)
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
+_COMPATIBLE = ipaddress.IPv6Network("::/96")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +94,32 @@ def public_addresses(host: str, port: int, *, allow: frozenset[str] = frozenset(
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     if host not in allow:
         for address in addresses:
-            if not ipaddress.ip_address(address.split("%")[0]).is_global:
+            if not is_public(address):
                 raise UsageError(
                     f"webhook: {host!r} leads to {address}, which is not a public address; if that "
-                    f"is meant, start with --alert-allow-host {host}"
+                    f"is meant, start with --alert-host {host}"
                 )
     return addresses
+
+
+def is_public(address: str) -> bool:
+    """Whether an address belongs to the public internet, whatever it is wrapped in.
+
+    Addresses of the IPv6 transition mechanisms carry an IPv4 address that a router unwraps, so that
+    one decides.
+
+    Source: RFC 6052 (64:ff9b::/96), RFC 3056 (2002::/16), RFC 4291 2.5.5.1 (::a.b.c.d).
+    """
+    found = ipaddress.ip_address(address.split("%")[0])
+    if isinstance(found, ipaddress.IPv6Address):
+        inner = found.ipv4_mapped or found.sixtofour
+        if found in _NAT64 or found in _COMPATIBLE:
+            inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
+        if inner is not None:
+            return is_public(str(inner))
+        if found.is_site_local or found in _LOCAL_NAT64:
+            return False
+    return found.is_global and not found.is_multicast and not found.is_reserved
 
 
 class Webhook:
@@ -193,7 +217,7 @@ class Email:
         message.set_content("\n".join(f"{k}: {v}" for k, v in alert.payload().items()) + "\n")
         with smtplib.SMTP(self.host, self.port, timeout=15) as server:
             if self.starttls:
-                server.starttls()
+                server.starttls(context=ssl.create_default_context())
             if self.user is not None:
                 server.login(self.user, self.password or "")
             server.send_message(message)
@@ -206,7 +230,8 @@ class AlertingSink:
         inner: writes the event down first.
         notifiers: each gets every alert, with retries.
         with_text: also send the child's words; off by default.
-        retry_seconds: waits between tries; after the last one the alert is given up and logged.
+        retry_seconds: waits between tries, `RETRY_SECONDS` when absent; after the last one the
+            alert is given up and logged.
         on_given_up: told when an alert did not arrive.
     """
 
@@ -216,11 +241,12 @@ class AlertingSink:
         notifiers: Sequence[Notifier],
         *,
         with_text: bool = False,
-        retry_seconds: Sequence[float] = RETRY_SECONDS,
+        retry_seconds: Sequence[float] | None = None,
         on_given_up: Callable[[Alert], None] | None = None,
     ) -> None:
         self._inner, self._notifiers, self._with_text = inner, tuple(notifiers), with_text
-        self._retries, self._on_given_up = tuple(retry_seconds), on_given_up
+        retries = RETRY_SECONDS if retry_seconds is None else retry_seconds
+        self._retries, self._on_given_up = tuple(retries), on_given_up
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def record(self, event: AuditEvent) -> None:
@@ -232,7 +258,7 @@ class AlertingSink:
         try:
             await self._inner.record(event)
         finally:
-            if event.verdict.action is Action.CRISIS and event.note != "cached":
+            if event.verdict.action is Action.CRISIS:
                 alert = Alert(
                     datetime.fromtimestamp(event.time, UTC).isoformat(timespec="seconds"),
                     event.tenant,
@@ -245,6 +271,10 @@ class AlertingSink:
                     task = asyncio.create_task(self._deliver(notifier, alert))
                     self._tasks.add(task)
                     task.add_done_callback(self._tasks.discard)
+
+    async def tend(self) -> None:
+        """Let the inner sink do what time brings."""
+        await self._inner.tend()
 
     async def close(self) -> None:
         """Give alerts under way a moment, then close the inner sink."""
@@ -273,8 +303,9 @@ class AlertingSink:
             else:
                 return
         _log.error(
-            "alert %s given up; the inbox has it: %s",
+            "alert %s by %s given up; somebody must look at the audit log: %s",
             alert.request_id,
+            type(notifier).__name__,
             json.dumps({"tenant": alert.tenant, "hazard": alert.hazard}),
         )
         if self._on_given_up is not None:

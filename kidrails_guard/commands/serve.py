@@ -129,6 +129,8 @@ def run(args: argparse.Namespace) -> int:
             "give --keys FILE (made by `kidrails keys add NAME`)",
             file=sys.stderr,
         )
+    for caution in deployment.cautions(args.workers):
+        print(f"kidrails serve: {caution}", file=sys.stderr)
     return serve(
         deployment,
         host=args.host,

@@ -34,7 +34,7 @@ from kidrails_guard.proxy.intake import VerdictMemory
 from kidrails_guard.proxy.moderations import moderate
 from kidrails_guard.proxy.openapi import describe
 from kidrails_guard.proxy.passing import clean_embeddings, clean_models, embeddings_body
-from kidrails_guard.proxy.problems import Problem, bad_field
+from kidrails_guard.proxy.problems import Problem, audit_unavailable, bad_field
 from kidrails_guard.proxy.responses import ResponsesWriter, responses_call
 from kidrails_guard.proxy.settings import LITELLM_PREFIX, Settings
 from kidrails_guard.proxy.sittings import Sittings
@@ -46,6 +46,7 @@ from kidrails_guard.types import AgeBand, Verdict
 _log: Final = logging.getLogger("kidrails.proxy")
 _SESSION: Final = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 _READY_S: Final = 1.0
+_TEND_S: Final = 3600.0
 
 Handler = Callable[[Request, str, Callable[[int], None]], Awaitable[Response]]
 
@@ -236,19 +237,23 @@ class Proxy:
             self.service.meter.verdict(
                 caller.tenant.name, verdict.stage, verdict.action, verdict.hazard
             )
-            await self.service.audit.record(
-                seams.AuditEvent(
-                    request_id,
-                    caller.tenant.name,
-                    caller.session,
-                    caller.band,
-                    verdict,
-                    text,
-                    caller.tenant.policy_digest,
-                    str(body.get("model") or "")[:80],
-                    withheld_characters=withheld,
-                )
+            event = seams.AuditEvent(
+                request_id,
+                caller.tenant.name,
+                caller.session,
+                caller.band,
+                verdict,
+                text,
+                caller.tenant.policy_digest,
+                str(body.get("model") or "")[:80],
+                withheld_characters=withheld,
             )
+            try:
+                await self.service.audit.record(event)
+            except seams.AuditFailed:
+                if not verdict.action.answers:
+                    raise audit_unavailable() from None
+                self.service.meter.failure("audit")
 
         answer = await self._generic.answer(body, caller.tenant, caller.band, record=record)
         finished(200)
@@ -328,6 +333,13 @@ async def _http_error(request: Request, error: Exception) -> Response:
     return json_response(problem.body(), status=problem.status, headers=headers)
 
 
+async def _tend(audit: seams.AuditSink) -> None:
+    """Let the audit forget in time, also where nobody asks anything."""
+    while True:
+        await asyncio.sleep(_TEND_S)
+        await audit.tend()
+
+
 def build_app(
     settings: Settings,
     *,
@@ -368,9 +380,11 @@ def build_app(
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         if on_start is not None:
             on_start(service)
+        tending = asyncio.create_task(_tend(service.audit))
         try:
             yield
         finally:
+            tending.cancel()
             await service.upstream.close()
             await service.audit.close()
             await service.sittings.close()

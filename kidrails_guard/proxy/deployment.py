@@ -119,6 +119,31 @@ class Deployment:
         make_upstream(self.settings)
         self.session_store()
 
+    def cautions(self, workers: int) -> list[str]:
+        """Return what several workers do not share, for the operator to read at start.
+
+        Raises:
+            KidRailsError: the key file is wrong.
+        """
+        if workers < 2:
+            return []
+        found = []
+        if self.sessions == "memory" and self.settings.session_header is not None:
+            found.append(
+                f"each of the {workers} workers remembers sessions of its own (--sessions memory): "
+                "a child may be greeted twice and a break may come late; give --sessions "
+                "redis://host:port/0 to share them"
+            )
+        if self.keys is not None:
+            from kidrails_guard.proxy.keys import load_keys
+
+            if any(k.limits.requests_per_minute for k in load_keys(Path(self.keys)).keys):
+                found.append(
+                    f"requests_per_minute is counted in each of the {workers} workers: a key may "
+                    f"make up to {workers} times as many"
+                )
+        return found
+
     def tenants(self, meter: seams.Meter) -> seams.Tenants:
         """Return who may call.
 
@@ -143,6 +168,7 @@ class Deployment:
                 retention_days=self.audit_days,
                 text_retention_days=self.audit_text_days,
                 on_failure=self.audit_on_failure,
+                on_lost=lambda: meter.failure("audit"),
             )
         if not self.webhooks and not self.emails:
             return sink
@@ -167,7 +193,12 @@ class Deployment:
                     password=smtp.password,
                 )
             )
-        return AlertingSink(sink, notifiers, with_text=self.alert_text)
+        return AlertingSink(
+            sink,
+            notifiers,
+            with_text=self.alert_text,
+            on_given_up=lambda alert: meter.failure("alert"),
+        )
 
     def session_store(self) -> seams.SessionStore | None:
         """Return what sessions are kept in; None is this process's memory.

@@ -19,7 +19,7 @@ from kidrails_guard.proxy.call import Call
 from kidrails_guard.proxy.choice import Choice, Context
 from kidrails_guard.proxy.events import Event
 from kidrails_guard.proxy.intake import Intake, Prepared, VerdictMemory
-from kidrails_guard.proxy.problems import Problem
+from kidrails_guard.proxy.problems import Problem, audit_unavailable
 from kidrails_guard.proxy.reply import StreamedReply, WholeReply, blocked_reply
 from kidrails_guard.proxy.seams import (
     AuditEvent,
@@ -36,7 +36,7 @@ from kidrails_guard.types import Action, AgeBand, Stage, Verdict
 
 _log: Final = logging.getLogger("kidrails.proxy")
 
-Note = Literal["", "upstream_failed", "caller_left", "shutdown", "cached"]
+Note = Literal["", "upstream_failed", "caller_left", "shutdown"]
 
 
 class ShuttingDown(Exception):
@@ -121,7 +121,13 @@ class Exchange:
         prepared = await intake.prepare(call, model=service.settings.model or call.model)
         verdict = prepared.verdict
         service.meter.verdict(caller.tenant.name, Stage.INPUT, verdict.action, verdict.hazard)
-        await self._record(prepared.text, verdict)
+        try:
+            await self._record(prepared.text, verdict)
+        except Problem as problem:
+            if not verdict.action.answers:
+                raise
+            # A child in danger is answered whatever the disk does; the words are fixed ones.
+            service.count_failure(problem)
         sitting = await service.sittings.turn(
             caller.tenant.name,
             caller.session,
@@ -287,15 +293,9 @@ class Exchange:
         )
         try:
             await self._service.audit.record(event)
-        except AuditFailed:
-            raise Problem(
-                503,
-                "audit_unavailable",
-                "the audit log cannot be written, and this service gives no unrecorded answers; "
-                "its operator finds the reason in the log",
-                failure="audit",
-                retry_after_s=5,
-            ) from None
+        except AuditFailed as failed:
+            _log.error("%s audit: %s", caller.request_id, failed)
+            raise audit_unavailable() from None
 
 
 def _merged(choices: list[Choice]) -> Verdict:

@@ -56,6 +56,18 @@ def bad_field(param: str, problem: str, *, code: str = "invalid_value") -> Probl
     return Problem(400, code, f"{param}: {problem}", param=param)
 
 
+def audit_unavailable() -> Problem:
+    """Return the error for a service that gives no unrecorded answers and cannot record."""
+    return Problem(
+        503,
+        "audit_unavailable",
+        "the audit log cannot be written, and this service gives no unrecorded answers; its "
+        "operator finds the reason in the log",
+        failure="audit",
+        retry_after_s=5,
+    )
+
+
 class UpstreamProblem(Problem):
     """The model server did not answer as OpenAI's API does; its own words are not passed on."""
 

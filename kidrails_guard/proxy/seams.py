@@ -133,7 +133,7 @@ class AuditEvent:
     model: str = field(repr=False)
     withheld_characters: int = 0
     streamed: bool = False
-    note: Literal["", "upstream_failed", "caller_left", "shutdown", "cached"] = ""
+    note: Literal["", "upstream_failed", "caller_left", "shutdown"] = ""
     time: float = field(default_factory=time.time)
 
 
@@ -147,8 +147,13 @@ class AuditSink(Protocol):
 
         Raises:
             AuditFailed: it could not be written and the operator wants no unrecorded answers; the
-                proxy then answers with the kind ``unavailable`` words and does not ask the model.
+                proxy then answers with an error and does not ask the model; fixed words, such as
+                those for a child in danger, are given all the same.
         """
+        ...
+
+    async def tend(self) -> None:
+        """Do what time alone brings, such as forgetting; called about once an hour."""
         ...
 
     async def close(self) -> None:
@@ -166,6 +171,9 @@ class NoAudit:
     async def record(self, event: AuditEvent) -> None:
         """Forget the event."""
 
+    async def tend(self) -> None:
+        """Do nothing."""
+
     async def close(self) -> None:
         """Do nothing."""
 
@@ -177,6 +185,7 @@ Failure = Literal[
     "upstream_garbage",
     "upstream_broken_off",
     "audit",
+    "alert",
     "session_store",
     "internal",
     "bad_request",

@@ -30,12 +30,16 @@ class Ledger:
     requests: list[tuple[str, int]] = field(default_factory=list)
     helds: list[int] = field(default_factory=list)
     open_streams: int = 0
+    tended: int = 0
     refuse: Callable[[seams.AuditEvent], bool] = lambda event: False
 
     async def record(self, event: seams.AuditEvent) -> None:
         if self.refuse(event):
             raise seams.AuditFailed("disk full")
         self.events.append(event)
+
+    async def tend(self) -> None:
+        self.tended += 1
 
     async def close(self) -> None:
         pass

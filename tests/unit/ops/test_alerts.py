@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import json
+import re
 import socketserver
+import ssl
 import threading
 from collections.abc import Iterator
 
 import httpx
 import pytest
+from clients import Ledger, Proxied
+from planted import Planted, planted_guard
 
-from kidrails_guard.alerts import Alert, AlertingSink, Email, Webhook, public_addresses
+from kidrails_guard.alerts import Alert, AlertingSink, Email, Webhook, is_public, public_addresses
+from kidrails_guard.commands import serve
 from kidrails_guard.errors import UsageError
+from kidrails_guard.proxy.deployment import Deployment
 from kidrails_guard.proxy.seams import AuditEvent, AuditFailed, NoAudit
-from kidrails_guard.types import Action, AgeBand, Hazard, Verdict
+from kidrails_guard.proxy.settings import Settings
+from kidrails_guard.types import Action, AgeBand, Hazard, Stage, Verdict
+
+_parser = argparse.ArgumentParser()
+serve.add_arguments(_parser)
+OPTIONS = _parser._option_string_actions
 
 ALERT = Alert("2026-11-23T10:00:00+00:00", "home", "7-9", "self_harm", "r1")
 
@@ -77,6 +89,51 @@ async def test_a_failing_log_does_not_stop_the_alert() -> None:
     assert len(notifier.got) == 1
 
 
+async def test_two_children_with_the_same_first_words_are_two_alerts() -> None:
+    check, notifier = Planted(), Collects()
+    proxy = Proxied(guard=planted_guard(check))
+    sink = AlertingSink(proxy.ledger, [notifier])
+    proxy.app.state.service.audit = sink
+    for name in ("anna", "ben"):
+        answer = await proxy.chat("i want to vanish", headers={"x-kidrails-session": name})
+        assert answer.headers["x-kidrails-action"] == "crisis"
+    await sink.close()
+    # The second verdict is remembered; what follows from it is not left out.
+    assert check.windows == ["i want to vanish"]
+    assert [event.session for event in proxy.ledger.events] == ["anna", "ben"]
+    assert len({alert.request_id for alert in notifier.got}) == 2
+    assert proxy.ledger.verdicts == [
+        ("local", Stage.INPUT, Action.CRISIS, Hazard.SELF_HARM),
+        ("local", Stage.INPUT, Action.CRISIS, Hazard.SELF_HARM),
+    ]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_child_in_danger_is_answered_and_somebody_told_on_a_full_disk(stream) -> None:
+    proxy, notifier = Proxied(), Collects()
+    sink = AlertingSink(proxy.ledger, [notifier])
+    proxy.app.state.service.audit = sink
+    proxy.ledger.refuse = lambda event: True
+    response = await proxy.chat("i want to vanish", stream=stream)
+    assert response.status_code == 200
+    assert "trust" in response.text
+    assert (await proxy.chat("hello", stream=stream)).status_code == 503
+    await sink.close()
+    assert len(notifier.got) == 1
+    assert proxy.ledger.failures == ["audit", "audit"]
+    assert proxy.upstream.asked == []
+
+
+async def test_an_alert_that_never_arrives_is_counted_by_the_service(monkeypatch) -> None:
+    monkeypatch.setattr("kidrails_guard.alerts.RETRY_SECONDS", (0.0,))
+    deployment = Deployment(Settings("http://u.test"), webhooks=("http://127.0.0.1:9/x",))
+    ledger = Ledger()
+    sink = deployment.audit_sink(ledger)
+    await sink.record(crisis())
+    await sink.close()
+    assert ledger.failures == ["alert"]
+
+
 @pytest.mark.parametrize(
     "url", ["ftp://example.org", "http://", "https://user:pw@example.org/x", "javascript:1"]
 )
@@ -87,16 +144,39 @@ def test_odd_webhooks_are_refused_at_start(url: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["127.0.0.1", "localhost", "10.0.0.7", "169.254.169.254", "::1", "0.0.0.0", "::ffff:127.0.0.1"],
+    [
+        *("127.0.0.1", "localhost", "10.0.0.7", "169.254.169.254", "0.0.0.0", "100.64.0.1"),
+        *("224.0.0.1", "255.255.255.255", "::1", "::", "fd00::1", "fe80::1", "fec0::1", "ff02::1"),
+        # An IPv4 address inside an IPv6 one, by every way of wrapping it
+        *("::ffff:127.0.0.1", "::10.0.0.1", "64:ff9b::a00:1", "64:ff9b:1::a00:1", "2002:7f00:1::"),
+        # Other ways of writing 127.0.0.1
+        *("2130706433", "0x7f000001", "127.1", "0177.0.0.1"),
+    ],
 )
 async def test_private_addresses_are_not_called(host: str) -> None:
     called = []
     transport = httpx.MockTransport(lambda request: called.append(request) or httpx.Response(200))
     name = f"[{host}]" if ":" in host and not host.startswith("[") else host
     hook = Webhook(f"http://{name}:9/alert", transport=transport)
-    with pytest.raises(UsageError, match=r"not a public address|not known"):
+    with pytest.raises(UsageError, match=r"not a public address|not known") as caught:
         await hook.send(ALERT)
     assert called == []
+    for option in re.findall(r"--[\w-]+", str(caught.value)):
+        assert option in OPTIONS
+
+
+@pytest.mark.parametrize(
+    "address", ["8.8.8.8", "2001:4860:4860::8888", "64:ff9b::808:808", "::ffff:8.8.8.8"]
+)
+def test_public_addresses_are_public(address: str) -> None:
+    assert is_public(address)
+
+
+async def test_a_host_with_one_private_address_among_public_ones_is_not_called(monkeypatch) -> None:
+    found = [(2, 1, 6, "", (address, 80)) for address in ("8.8.8.8", "10.0.0.1")]
+    monkeypatch.setattr("socket.getaddrinfo", lambda *args, **more: found)
+    with pytest.raises(UsageError, match=r"leads to 10\.0\.0\.1"):
+        public_addresses("two-faced.test", 80)
 
 
 async def test_an_allowed_private_host_gets_the_alert_at_the_judged_address() -> None:
@@ -152,6 +232,36 @@ def mail_server() -> Iterator[tuple[int, list[str]]]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server.server_address[1], mails
         server.shutdown()
+
+
+async def test_a_mail_server_without_a_certificate_that_holds_gets_nothing() -> None:
+    with mail_server() as (port, mails):
+        mail = Email("127.0.0.1", "guard@example.org", ("parent@example.org",), port=port)
+        with pytest.raises((OSError, ssl.SSLError)):
+            await mail.send(ALERT)
+    assert mails == []
+
+
+def test_starttls_checks_the_certificate(monkeypatch) -> None:
+    contexts = []
+
+    class Server:
+        def __init__(self, *args, **more) -> None: ...
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *args) -> None: ...
+
+        def starttls(self, *, context=None) -> None:
+            contexts.append(context)
+
+        def send_message(self, message) -> None: ...
+
+    monkeypatch.setattr("smtplib.SMTP", Server)
+    Email("mail.test", "a@b.test", ("c@d.test",))._send(ALERT)
+    assert contexts[0].check_hostname
+    assert contexts[0].verify_mode is ssl.CERT_REQUIRED
 
 
 async def test_an_email_arrives_over_real_smtp() -> None:

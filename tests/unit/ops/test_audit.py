@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,15 @@ import pytest
 from kidrails_guard.audit import (
     AuditError,
     AuditLog,
+    chain_files,
     log_files,
     note_inbox,
     read_events,
     read_inbox,
     verify,
 )
+from kidrails_guard.audit.days import SETTLED_S, Days
+from kidrails_guard.audit.log import plausible_days
 from kidrails_guard.proxy.seams import AuditEvent, AuditFailed
 from kidrails_guard.types import Action, AgeBand, Finding, Hazard, Severity, Stage, Verdict
 
@@ -34,9 +38,26 @@ def event(number: int = 0, *, at: float = NOON, action: Action = Action.ALLOW, t
     )
 
 
+class Clocks:
+    """The wall's clock, which may jump, and the time since boot, which does not."""
+
+    def __init__(self, now: float = NOON) -> None:
+        self.now, self.since_boot = now, 5_000.0
+
+    def pass_by(self, seconds: float) -> None:
+        self.now += seconds
+        self.since_boot += seconds
+
+    def options(self) -> dict:
+        return {"clock": lambda: self.now, "elapsed": lambda: self.since_boot}
+
+
 async def write(folder: Path, *events: AuditEvent, **options) -> AuditLog:
-    log = AuditLog(folder, **options)
+    """Record events; each is written when it says."""
+    clocks = Clocks(events[0].time if events else NOON)
+    log = AuditLog(folder, **clocks.options(), **options)
     for one in events:
+        clocks.pass_by(one.time - clocks.now)
         await log.record(one)
     await log.close()
     return log
@@ -64,6 +85,7 @@ async def test_a_log_verifies_and_reads_back_without_words(tmp_path: Path) -> No
         (lambda lines: [lines[1], lines[0], *lines[2:]], "removed or reordered"),
         (lambda lines: [lines[0].replace(b'"allow"', b'"refuse"'), *lines[1:]], "changed"),
         (lambda lines: [*lines[:-1]], "end of the log was removed"),
+        (lambda lines: [], "end of the log was removed"),
         (lambda lines: [lines[0], b"{}\n", *lines[1:]], "not a line"),
         (lambda lines: [*lines, lines[-1]], "removed or reordered"),
     ],
@@ -73,6 +95,43 @@ async def test_every_kind_of_damage_is_named(tmp_path: Path, damage, said: str) 
     path = log_files(tmp_path)[0][0]
     path.write_bytes(b"".join(damage(path.read_bytes().splitlines(keepends=True))))
     assert any(said in problem for problem in verify(tmp_path).problems)
+
+
+@pytest.mark.parametrize("seal", ["head", "anchor"])
+async def test_a_removed_end_or_beginning_cannot_be_covered_up_without_the_key(
+    tmp_path: Path, seal: str
+) -> None:
+    await write(tmp_path, *(event(i) for i in range(8)))
+    path = log_files(tmp_path)[0][0]
+    lines = path.read_bytes().splitlines(keepends=True)
+    kept = lines[:-2] if seal == "head" else lines[2:]
+    path.write_bytes(b"".join(kept))
+    last = json.loads(lines[5] if seal == "head" else lines[1])
+    (tmp_path / f"{seal}.0").write_text(f"{last['seq']:020d} {last['hash']} {'0' * 64}\n")
+    assert f"{seal}.0: changed after it was written" in verify(tmp_path).problems
+
+
+async def test_a_head_or_a_whole_chain_that_is_gone_is_missed(tmp_path: Path) -> None:
+    await write(tmp_path, event(0))
+    (tmp_path / "head.0").unlink()
+    assert "head.0: missing" in verify(tmp_path).problems[0]
+    await write(tmp_path, event(1))
+    assert verify(tmp_path).problems == ()
+    log_files(tmp_path)[0][0].unlink()
+    assert "end of the log was removed" in verify(tmp_path).problems[0]
+
+
+async def test_a_log_that_is_being_written_verifies(tmp_path: Path, monkeypatch) -> None:
+    log = await write(tmp_path, event(0))
+    head = (tmp_path / "head.0").read_bytes()
+    await write(tmp_path, event(1), event(2))
+    (tmp_path / "head.0").write_bytes(head)  # as it was when `verify` began, or at a kill
+    assert verify(tmp_path).problems == ()
+    path = chain_files(tmp_path, 0)[0][0]
+    with path.open("ab") as stream:
+        stream.write(b'{"half')
+    assert verify(tmp_path).problems == ()
+    assert log.on_failure == "refuse"
 
 
 async def test_an_outsider_without_the_key_cannot_make_a_line(tmp_path: Path) -> None:
@@ -89,10 +148,68 @@ async def test_retention_deletes_days_and_the_rest_still_verifies(tmp_path: Path
     kept = [day for _, day, _ in log_files(tmp_path)]
     assert len(kept) == 4
     assert verify(tmp_path).problems == ()
-    log = AuditLog(tmp_path, retention_days=3, clock=lambda: NOON + 400 * DAY)
-    assert len(log.enforce_retention()) == 4
-    await log.record(event(99, at=NOON + 400 * DAY))
+    clocks = Clocks(NOON + 400 * DAY)
+    log = AuditLog(tmp_path, retention_days=3, **clocks.options())
+    assert log_files(tmp_path) == []  # at start already, before anything is written
+    assert verify(tmp_path).problems == ()
+    await log.record(event(99, at=clocks.now))
     await log.close()
+    assert verify(tmp_path).problems == ()
+    assert verify(tmp_path).lines == 1
+
+
+async def test_a_log_to_which_nobody_writes_is_still_forgotten(tmp_path: Path) -> None:
+    clocks = Clocks()
+    log = AuditLog(tmp_path, retention_days=3, text_retention_days=1, **clocks.options())
+    note_inbox(tmp_path, "tell_a_grown_up", now=NOON)
+    await log.record(event(0, at=NOON, action=Action.CRISIS))
+    clocks.pass_by(2 * DAY)
+    await log.tend()
+    assert list(tmp_path.glob("texts-*")) == []
+    assert len(log_files(tmp_path)) == 1
+    assert len(read_inbox(tmp_path)) == 2
+    clocks.pass_by(2 * DAY)
+    note_inbox(tmp_path, "tell_a_grown_up", now=clocks.now)
+    await log.tend()
+    assert log_files(tmp_path) == []
+    assert [entry.kind for entry in read_inbox(tmp_path)] == ["tell_a_grown_up"]
+    await log.record(event(1, at=clocks.now))
+    await log.close()
+    assert verify(tmp_path).problems == ()
+    assert (tmp_path / "inbox.jsonl").stat().st_mode & 0o077 == 0
+
+
+async def test_two_workers_forget_the_same_days_at_once(tmp_path: Path) -> None:
+    clocks = Clocks()
+    logs = [AuditLog(tmp_path, retention_days=2, **clocks.options()) for _ in range(2)]
+    for day in range(8):
+        for number, log in enumerate(logs):
+            await log.record(event(10 * day + number, at=clocks.now))
+        clocks.pass_by(DAY)
+    for log in logs:
+        await log.close()
+    assert len(log_files(tmp_path)) == 6
+    assert verify(tmp_path).problems == ()
+
+
+async def test_a_kill_between_the_anchor_and_the_deletion_harms_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await write(tmp_path, *(event(i, at=NOON + i * DAY) for i in range(4)), retention_days=30)
+
+    def killed(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(5, "killed")
+
+    clocks = Clocks(NOON + 5 * DAY)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed)
+        log = AuditLog(tmp_path, retention_days=3, **clocks.options())
+        await log.record(event(9, at=clocks.now))
+        await log.close()
+    assert len(log_files(tmp_path)) == 5
+    assert verify(tmp_path).problems == ()
+    await AuditLog(tmp_path, retention_days=3, **clocks.options()).close()
+    assert len(log_files(tmp_path)) == 3
     assert verify(tmp_path).problems == ()
 
 
@@ -110,11 +227,68 @@ async def test_texts_are_encrypted_and_forgotten_sooner(tmp_path: Path) -> None:
     assert len(log_files(tmp_path)) == 4
 
 
-async def test_a_clock_that_jumps_back_breaks_nothing(tmp_path: Path) -> None:
-    await write(
-        tmp_path, event(0, at=NOON + 5 * DAY), event(1, at=NOON), event(2, at=NOON + 6 * DAY)
-    )
+@pytest.mark.parametrize("jumps", [(400, -400), (-400, 400), (5, -5, 5), (-20_000,), (30_000,)])
+@pytest.mark.parametrize("restart", [False, True])
+async def test_a_clock_that_jumps_loses_nothing_and_breaks_no_chain(
+    tmp_path: Path, jumps: tuple[int, ...], restart: bool
+) -> None:
+    clocks = Clocks()
+    log = AuditLog(tmp_path, retention_days=3, **clocks.options())
+    number = 0
+    for jump in (0, *jumps, 0):
+        clocks.now += jump * DAY
+        if restart:
+            await log.close()
+            log = AuditLog(tmp_path, retention_days=40_000, **clocks.options())
+        for _ in range(3):
+            await log.record(event(number, at=clocks.now))
+            number += 1
+            clocks.pass_by(60)
+    await log.close()
     assert verify(tmp_path).problems == ()
+    assert verify(tmp_path).lines == number
+    wrong = [path.name for path, day, _ in log_files(tmp_path) if day != "2026-09-21"]
+    assert bool(wrong) is restart  # a running service keeps its days
+
+
+def test_a_jump_is_believed_after_a_day(caplog: pytest.LogCaptureFixture) -> None:
+    clocks = Clocks()
+    days = Days(**clocks.options())
+    assert str(days.today()) == "2026-09-21"
+    clocks.now += 400 * DAY
+    assert str(days.today()) == "2026-09-21"
+    assert "jumped by 400.0 days" in caplog.text
+    clocks.pass_by(SETTLED_S - 60)
+    assert str(days.today()) == "2026-09-22"
+    assert caplog.text.count("jumped") == 1
+    clocks.pass_by(120)
+    days.today()
+    assert str(days.today()) == "2027-10-27"
+    # What stood there for a moment only is never believed.
+    clocks.now -= 400 * DAY
+    days.today()
+    clocks.pass_by(SETTLED_S / 2)
+    clocks.now += 400 * DAY
+    assert str(days.today()) == "2027-10-28"
+
+
+def test_days_that_cannot_be_are_taken_from_their_neighbours() -> None:
+    def plausible(*days: str) -> list[str]:
+        files = [(Path(str(i)), day) for i, day in enumerate(days)]
+        found = plausible_days(files, today="2026-11-30")
+        assert [path for path, _ in found] == [path for path, _ in files]
+        return [day for _, day in found]
+
+    assert plausible("2026-11-01", "2026-11-02") == ["2026-11-01", "2026-11-02"]
+    # One from the future does not stay for ever, nor does it keep the ones behind it.
+    assert plausible("2026-10-01", "2099-01-01", "2026-10-05") == [
+        "2026-10-01",
+        "2026-10-05",
+        "2026-10-05",
+    ]
+    # One from the past does not take with it what is younger.
+    assert plausible("2026-11-28", "1970-01-01") == ["2026-11-28", "2026-11-28"]
+    assert plausible("2099-01-01") == ["2026-11-30"]
 
 
 async def test_two_writers_at_once_keep_chains_of_their_own(tmp_path: Path) -> None:
@@ -138,26 +312,68 @@ async def test_a_half_line_from_a_kill_is_cut_off(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("on_failure", ["refuse", "continue"])
-async def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch, on_failure) -> None:
-    log = AuditLog(tmp_path, on_failure=on_failure)
+async def test_a_full_disk_leaves_no_half_line_and_is_told_later(
+    tmp_path: Path, monkeypatch, on_failure
+) -> None:
+    lost: list[int] = []
+    log = AuditLog(tmp_path, on_failure=on_failure, on_lost=lambda: lost.append(1))
     await log.record(event(0))
     real = os.write
 
     def half(descriptor: int, data: bytes) -> int:
         return real(descriptor, data[: len(data) // 2])
 
-    monkeypatch.setattr("kidrails_guard.audit.os.write", half)
-    if on_failure == "refuse":
-        with pytest.raises(AuditFailed, match="No space left"):
+    with monkeypatch.context() as patch:
+        patch.setattr("kidrails_guard.audit.files.os.write", half)
+        if on_failure == "refuse":
+            with pytest.raises(AuditFailed, match="No space left"):
+                await log.record(event(1))
+        else:
             await log.record(event(1))
-    else:
-        await log.record(event(1))
-    assert log.failures == 1
-    monkeypatch.undo()
+        assert len(lost) == (on_failure == "continue")
     await log.record(event(2))
     await log.close()
     assert verify(tmp_path).problems == ()
     assert verify(tmp_path).lines == 2
+    assert [entry.kind for entry in read_inbox(tmp_path)] == ["audit_failed"]
+
+
+async def test_an_inbox_or_text_that_cannot_be_written_undoes_no_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lost: list[int] = []
+    log = AuditLog(tmp_path, text_retention_days=1, on_lost=lambda: lost.append(1))
+    (tmp_path / "inbox.jsonl").mkdir()
+    await log.record(event(0, action=Action.CRISIS, text="not for the log"))
+    await log.close()
+    assert verify(tmp_path).lines == 1
+    assert lost == [1]
+    assert "inbox entry could not be written" in caplog.text
+    assert "not for the log" not in caplog.text
+
+
+async def test_a_judge_that_is_down_all_night_does_not_bury_a_crisis(tmp_path: Path) -> None:
+    clocks = Clocks()
+    log = AuditLog(tmp_path, **clocks.options())
+
+    def failing(number: int) -> AuditEvent:
+        verdict = Verdict(Action.REFUSE, failed=("judge",))
+        one = event(number, at=clocks.now)
+        return replace(one, verdict=verdict)
+
+    await log.record(event(0, at=clocks.now, action=Action.CRISIS))
+    for number in range(1, 400):
+        await log.record(failing(number))
+        clocks.pass_by(60)
+    await log.close()
+    kinds = [entry.kind for entry in read_inbox(tmp_path)]
+    assert kinds.count("check_failed") == 7  # in six hours and forty minutes
+    assert kinds[-1] == "crisis"
+    for _ in range(150):
+        note_inbox(tmp_path, "tell_a_grown_up")
+    kinds = [entry.kind for entry in read_inbox(tmp_path)]
+    assert kinds.count("tell_a_grown_up") == 100
+    assert kinds[-1] == "crisis"
 
 
 async def test_crisis_and_failed_checks_reach_the_inbox(tmp_path: Path) -> None:
@@ -170,9 +386,10 @@ async def test_crisis_and_failed_checks_reach_the_inbox(tmp_path: Path) -> None:
 def test_bad_folders_and_keys_are_clear_errors(tmp_path: Path) -> None:
     with pytest.raises(AuditError, match="at least 1"):
         AuditLog(tmp_path, retention_days=0)
-    (tmp_path / "key").write_text("not hex")
-    with pytest.raises(AuditError, match="64 hexadecimal"):
-        AuditLog(tmp_path)
+    for broken in ("not hex", "abcd", ""):
+        (tmp_path / "key").write_text(broken)
+        with pytest.raises(AuditError, match="64 hexadecimal"):
+            AuditLog(tmp_path)
     with pytest.raises(AuditError, match="no audit-"):
         verify(tmp_path / "nothing")
 

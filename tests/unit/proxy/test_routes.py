@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -310,3 +311,29 @@ async def test_every_answer_carries_its_number() -> None:
         assert len(number) == 24
         assert response.headers["x-request-id"] == number
     assert proxy.ledger.verdicts[0][1] is Stage.INPUT
+
+
+GENERIC = {"input_type": "request", "litellm_call_id": "c1", "structured_messages": []}
+
+
+async def test_litellms_questions_fail_closed_on_a_full_disk() -> None:
+    proxy = Proxied()
+    proxy.ledger.refuse = lambda event: True
+    response = await proxy.post(generic_api.PATH, {**GENERIC, "texts": ["hello"]})
+    assert response.status_code == 503
+    assert problem(response)["code"] == "audit_unavailable"
+    # What the guard answers itself needs no record to be safe.
+    response = await proxy.post(generic_api.PATH, {**GENERIC, "texts": ["i want to vanish"]})
+    assert response.json()["action"] == "BLOCKED"
+    assert proxy.ledger.failures == ["audit", "audit"]
+
+
+async def test_the_log_is_tended_while_nobody_asks(monkeypatch) -> None:
+    monkeypatch.setattr("kidrails_guard.proxy.app._TEND_S", 0.01)
+    proxy = Proxied()
+    async with proxy.app.router.lifespan_context(proxy.app):
+        for _ in range(200):
+            await asyncio.sleep(0.01)
+            if proxy.ledger.tended > 1:
+                break
+    assert proxy.ledger.tended > 1
