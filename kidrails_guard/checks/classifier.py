@@ -110,13 +110,16 @@ class Classifier:
         """Do the same from ordinary code."""
         if not text.strip():
             return ()
+        return self.findings(self.scores(conversation, text, stage), band, stage)
+
+    def scores(self, conversation: Conversation, text: str, stage: Stage) -> Scores:
+        """Return the model's calibrated scores of a text, before any threshold."""
         turns = [
             Turn(message.role, normalize(message.content[-600:]).text)
             for message in conversation.last(MAX_TURNS * 2).messages
             if message.role in READ_ROLES and message.content
         ]
-        scores = self._model.score(normalize(text).text, turns[-MAX_TURNS:], stage=stage)
-        return self.findings(scores, band, stage)
+        return self._model.score(normalize(text).text, turns[-MAX_TURNS:], stage=stage)
 
     def findings(self, scores: Scores, band: AgeBand, stage: Stage) -> tuple[Finding, ...]:
         """Return the findings that scores amount to in a band and stage."""
