@@ -54,7 +54,7 @@ LEET: Final[dict[str, str]] = {
 """Digits and signs with the letters they stand for, the likelier first."""
 
 TWO_LETTERS: Final = _set(
-    "to is it in so as at go no on of or be he me we us am an by do my up hi if"
+    "to is it in so as at go no on of or be he me we us am an by do my up hi if tv"
 )
 """Words of two letters that a digit may hide in (``7o``); other pairs are units or names."""
 
@@ -210,4 +210,9 @@ I_STATES: Final = _set(
 """After ``1m``, these say that it means "I'm" and not a metre."""
 AUXILIARIES: Final = _set("do can should would could did will")
 QUESTION_WORDS: Final = _set("how where why what when who")
+MODALS: Final = _set("can could should may")
+NOT_AFTER_I: Final = _set(
+    "and or plus of x person people man kid child day year hour minute million thousand hundred"
+)
+"""Words that make the 1 before them a number: ``can 1 person lift a car``."""
 CLAUSE_STARTS: Final = _set("and but because cuz so that when if cause then today now")

@@ -24,6 +24,8 @@ from kidrails_guard.disguises import (
     KEY,
     LEET,
     MASKED,
+    MODALS,
+    NOT_AFTER_I,
     OBJECTS,
     QUESTION_WORDS,
     TWO_LETTERS,
@@ -60,6 +62,8 @@ _ENDINGS: Final = (
     *(("s", ""), ("es", ""), ("ies", "y"), ("ed", ""), ("ed", "e"), ("ing", ""), ("ing", "e")),
     *(("er", ""), ("er", "e"), ("ers", ""), ("ly", ""), ("ness", ""), ("less", ""), ("d", "")),
 )
+_CLITICS: Final = ("ll", "ve", "re", "s", "d", "m", "t")
+"""What follows an apostrophe: I'll, we've, you're, it's, I'd, I'm, don't."""
 _FRAGMENT_GAP: Final = re.compile(r"[ .\-_*/]{1,2}")
 _LONGEST_TOKEN: Final = 20_000
 _COMMON: Final = 9.6
@@ -225,6 +229,8 @@ def _unmask(token: str) -> str | None:
 
 def _read_run(chunk: str, words: Vocabulary) -> tuple[int, list[str]]:
     """Return the words in letters that stood apart, and how many letters are in none."""
+    if "'" in chunk:
+        return _read_around_apostrophe(chunk, words)
     if chunk.isalpha():
         is_one = chunk in words or chunk in EUPHEMISMS
         whole, unknown = ([chunk], 0) if is_one else words.segment(chunk)
@@ -245,12 +251,29 @@ def _read_run(chunk: str, words: Vocabulary) -> tuple[int, list[str]]:
     return best
 
 
+def _read_around_apostrophe(chunk: str, words: Vocabulary) -> tuple[int, list[str]]:
+    """Do `_read_run` where an apostrophe stands among the letters: ``i'ddie`` is ``i'd die``."""
+    before, _, after = chunk.partition("'")
+    strange, head = _read_run(before, words) if before else (0, [])
+    readings = []
+    for ending in _CLITICS:
+        if after.startswith(ending):
+            rest = after[len(ending) :]
+            unknown, tail = _read_run(rest, words) if rest else (0, [])
+            readings.append((unknown, len(tail), ending, tail))
+    if not head or not readings:
+        unknown, tail = _read_run(after, words) if after else (0, [])
+        return strange + unknown, head + tail
+    unknown, _, ending, tail = min(readings)
+    return strange + unknown, [*head[:-1], f"{head[-1]}'{ending}", *tail]
+
+
 def _chunks(body: str, usual: str) -> Iterator[tuple[str, str]]:
     """Yield the letters between wider gaps, each with the comma or stop that follows."""
     current = ""
     pieces = re.split(f"({_SEPARATOR})", body)
     for letter, gap in zip(pieces[0::2], [*pieces[1::2], ""], strict=True):
-        current += letter
+        current += letter + ("'" if "'" in gap else "")
         wider = len(gap) > len(usual) or (gap.isspace() and not usual.isspace())
         if (wider and "'" not in gap) or not gap:
             stops = gap.replace(usual, "", 1).strip()
@@ -275,8 +298,13 @@ def _runs(folded: str, words: Vocabulary) -> Iterator[Edit]:
         usual = max(set(gaps), key=gaps.count)
         parts: list[str] = []
         unknown = longest = 0
-        for chunk, stop in _chunks(body, usual):
+        chunks = list(_chunks(body, usual))
+        for chunk, stop in chunks:
             strange, cut = (0, [chunk]) if chunk.isdigit() else _read_run(chunk, words)
+            if strange and len(chunks) > 1 and not usual.isspace() and len(chunk) < 17:
+                # Wider gaps say where words end: a name or a slip is one word like the others.
+                undone = _undo(chunk, words) if chunk.isalpha() else None
+                strange, cut = strange if len(chunk) < 3 else 0, [undone[0] if undone else chunk]
             unknown += strange
             longest = max([longest, *map(len, cut)])
             parts.append(_spell(cut) + stop)
@@ -363,10 +391,10 @@ class Tokens:
         if len(leet) > 1 and len(leet) * 5 >= with_letters * 2:
             # So much of the text is written with digits that bare digits are letters too.
             for index, (_, _, token) in enumerate(tokens):
-                if index not in found and not token.isalpha() and len(token) < 10:
+                if index not in found and not token.isalpha() and len(token) < 17:
                     plain = _unleet(token, words, eager=True)
-                    if plain:
-                        found[index] = plain
+                    if plain or (len(token) > 2 and not token.isdigit()):
+                        found[index] = plain or next(_spellings(token))
         self.disguised = self.disguised or bool(leet)
         edits = [Edit(tokens[i][0], tokens[i][1], text) for i, text in found.items()]
         edits += self._fragments(tokens, strange)
@@ -396,9 +424,11 @@ class Tokens:
     ) -> bool:
         following = tokens[index + 1][2].replace("'", "") if index + 1 < len(tokens) else ""
         before = tokens[index - 1][2] if index else ""
-        if before in AUXILIARIES and index > 1 and tokens[index - 2][2] in QUESTION_WORDS:
-            return following.isalpha() and following not in ("and", "or", "plus", "of", "x")
-        return following in then and (not before or before in CLAUSE_STARTS)
+        asks = before in AUXILIARIES and index > 1 and tokens[index - 2][2] in QUESTION_WORDS
+        if asks or (before in MODALS and index == 1):
+            return following.isalpha() and following not in NOT_AFTER_I
+        did = not before and len(following) > 4 and following.endswith("ed")
+        return (following in then or did) and (not before or before in CLAUSE_STARTS)
 
     def _emoji(self, index: int, tokens: list[tuple[int, int, str]]) -> str:
         before = tokens[index - 1][2] if index else ""

@@ -8,9 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 
 from kidrails_guard.content import content_path
+from kidrails_guard.disguises import EUPHEMISMS
 
 LEXICONS = "data/lexicons"
 WORDS = f"{LEXICONS}/words.txt"
+RARE_WORDS = f"{LEXICONS}/rare_words.txt"
+PAIRS = f"{LEXICONS}/word_pairs.txt"
 SLURS = "slurs.txt"
 
 _LONGEST = 16
@@ -18,6 +21,10 @@ _UNKNOWN = 16.0
 """Cost of a chunk that is no word, before its length: more than any two known words."""
 _INFLECTED = 9_000
 """Of so many of the commonest words, the forms with an ending are known as well."""
+_RARE_EXTRA = 3.0
+"""What a rare word costs more than the last common one: letters are cut into common words first."""
+_PAIR_EXTRA = 0.7
+"""What a pair costs beyond its share, since a few counted texts say it, not many."""
 _PIECE = 400
 """Letters that are cut at a time, so that memory and time stay linear."""
 
@@ -27,13 +34,22 @@ class Vocabulary:
 
     Args:
         words: commonest first.
+        rare: known as well, and all rarer than these.
+        pairs: word to the words that it often follows, with a cost each.
     """
 
-    def __init__(self, words: Iterable[str]) -> None:
+    def __init__(
+        self,
+        words: Iterable[str],
+        rare: Iterable[str] = (),
+        pairs: Mapping[str, Mapping[str, float]] | None = None,
+    ) -> None:
+        self._pairs = pairs or {}
         ordered = list(dict.fromkeys(words))
         # Zipf's law: the n-th word has a share of about 1/n.
         harmonic = math.log(sum(1 / (rank + 10) for rank in range(len(ordered))) or 1.0)
-        self.costs: Mapping[str, float] = {
+        last = math.log(len(ordered) + 10) + harmonic + _RARE_EXTRA
+        self.costs: Mapping[str, float] = dict.fromkeys(rare, last) | {
             word: math.log(rank + 10) + harmonic for rank, word in enumerate(ordered)
         }
 
@@ -52,13 +68,15 @@ class Vocabulary:
     def segment(self, letters: str) -> tuple[list[str], int]:
         """Cut letters into words so that the sum of the words' costs is least.
 
+        A word after one that it often follows costs what the pair costs, else what it costs alone.
+
         Args:
             letters: lower-case letters without spaces.
 
         Returns:
             The words, and how many letters lie in chunks that are no words.
 
-        Source: Viterbi over a unigram model, as in Norvig, "Natural Language Corpus Data" (2009).
+        Source: Viterbi over words and pairs, as in Norvig, "Natural Language Corpus Data" (2009).
         """
         if len(letters) <= _PIECE:
             return self._segment(letters)
@@ -70,23 +88,39 @@ class Vocabulary:
         return words, sum(len(word) for word in words if word not in self.costs)
 
     def _segment(self, letters: str) -> tuple[list[str], int]:
-        costs, lookup = [0.0], self.costs.get
-        back = [0]
+        lookup, pairs = self.costs.get, self._pairs
+        # For each end: the chunks that may end there, as (cost of all so far, start, chunk before).
+        ends: list[dict[str, tuple[float, int, str]]] = [{"": (0.0, 0, "")}]
         for end in range(1, len(letters) + 1):
-            best, start_of_best = math.inf, end - 1
+            here: dict[str, tuple[float, int, str]] = {}
+            strange = (math.inf, end - 1, "", "")
             for start in range(max(0, end - _LONGEST), end):
                 word = letters[start:end]
+                before = ends[start]
+                last = min(before, key=lambda w: before[w][0])
+                least = before[last][0]
                 cost = lookup(word)
                 if cost is None:
-                    cost = _UNKNOWN + 3.0 * (end - start)
-                if costs[start] + cost < best:
-                    best, start_of_best = costs[start] + cost, start
-            costs.append(best)
-            back.append(start_of_best)
-        words, end = [], len(letters)
+                    strange = min(strange, (least + _UNKNOWN + 3.0 * len(word), start, last, word))
+                    continue
+                best = (least + cost, start, last)
+                follows = pairs.get(word)
+                if follows:
+                    for other, (so_far, _, _) in before.items():
+                        pair = follows.get(other)
+                        if pair is not None and so_far + pair + _PAIR_EXTRA < best[0]:
+                            best = (so_far + pair + _PAIR_EXTRA, start, other)
+                here[word] = best
+            # One chunk that is no word is enough: the others would be longer ways round.
+            if strange[3] and not any(cost < strange[0] - _UNKNOWN for cost, _, _ in here.values()):
+                here[strange[3]] = strange[:3]
+            ends.append(here)
+        end, words = len(letters), []
+        word = min(ends[end], key=lambda w: ends[end][w][0]) if end else ""
         while end:
-            words.append(letters[back[end] : end])
-            end = back[end]
+            _, start, previous = ends[end][word]
+            words.append(word)
+            end, word = start, previous
         words.reverse()
         return words, sum(len(word) for word in words if word not in self.costs)
 
@@ -116,7 +150,23 @@ def _inflected(ordered: list[str]) -> Iterator[str]:
 @cache
 def vocabulary() -> Vocabulary:
     """Return the vocabulary that ships."""
-    lines = content_path(WORDS).read_text(encoding="utf-8").splitlines()
-    ordered = [line for line in lines if line and line[0] != "#"]
+    ordered = _listed(WORDS)
     # Made-up forms come last: they are known, but never likelier than a word of the list.
-    return Vocabulary([*ordered, *hidden_words(SLURS), *_inflected(ordered)])
+    return Vocabulary(
+        [*ordered, *hidden_words(SLURS), *EUPHEMISMS, *_inflected(ordered)],
+        rare=_listed(RARE_WORDS),
+        pairs=_listed_pairs(),
+    )
+
+
+def _listed_pairs() -> dict[str, dict[str, float]]:
+    pairs: dict[str, dict[str, float]] = {}
+    for line in _listed(PAIRS):
+        first, second, cost = line.split()
+        pairs.setdefault(second, {})[first] = float(cost)
+    return pairs
+
+
+def _listed(name: str) -> list[str]:
+    lines = content_path(name).read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and line[0] != "#"]

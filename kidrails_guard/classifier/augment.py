@@ -108,6 +108,7 @@ AFTER: Final = (
     "yeah",
     "answer me",
 )
+DIGITS: Final = {"a": "4", "e": "3", "i": "1", "o": "0", "s": "5", "t": "7", "l": "1", "b": "8"}
 NEAR: Final[dict[str, str]] = {
     "a": "sq", "b": "vn", "c": "xv", "d": "sf", "e": "wr", "f": "dg", "g": "fh", "h": "gj",
     "i": "uo", "j": "hk", "k": "jl", "l": "k", "m": "n", "n": "bm", "o": "ip", "p": "o",
@@ -176,6 +177,15 @@ def mistype(text: str, rng: random.Random) -> str:
     return text[:at] + rng.choice(NEAR.get(letter.lower(), "e")) + text[at + 1 :]
 
 
+def digit_for_letter(text: str, rng: random.Random) -> str:
+    """Return the text with a digit in place of one letter, as the normaliser may leave it."""
+    spots = [at for at, letter in enumerate(text) if letter.lower() in DIGITS]
+    if not spots:
+        return text
+    at = rng.choice(spots)
+    return text[:at] + DIGITS[text[at].lower()] + text[at + 1 :]
+
+
 def rewrite(text: str, rng: random.Random) -> str:
     """Return the text as another child might have typed it."""
     if rng.random() < 0.35:
@@ -196,6 +206,8 @@ def rewrite(text: str, rng: random.Random) -> str:
         text = f"{text} {rng.choice(AFTER)}"
     if text and text[-1].isalnum() and rng.random() < 0.15:
         text += rng.choice("?.!")
+    if rng.random() < 0.04:
+        text = digit_for_letter(text, rng)
     return text if text.strip() else "?"
 
 

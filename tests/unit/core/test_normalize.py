@@ -66,6 +66,28 @@ UNTOUCHED = [
 ]
 
 
+LETTERS_APART = [
+    ("i ' d d i e f o r t h o s e t r a i n e r s", "i'd die for those trainers"),
+    ("d.o.n.'.t w.o.r.r.y, m.i.n.e.'.s g.o.n.e", "don't worry, mine's gone"),
+    ("i s t o o d o n t h e b r i d g e y e s t e r d a y", "i stood on the bridge yesterday"),
+    ("h.o.w d.o u s.p.e.l.l d.e.f.i.n.a.t.e.l.y", "how do u spell definately"),
+    ("i wanna k m s and im not joking", "i wanna kill myself and i'm not joking"),
+    ("s-h-h-h d-o-n-t t-e-l-l", "shh don't tell"),
+]
+
+HEAVY_LEET = [
+    ("wh47 15 4 f14m1n90", "what is a flamingo"),
+    ("h0w d0 u 5p311 d3f1n4731y pl3453", "how do u spell definateiy please"),
+    ("can 1 climb on the roof", "can i climb on the roof"),
+    ("can 1 person lift a car", "can 1 person lift a car"),
+]
+
+
+@pytest.mark.parametrize(("said", "meant"), [*LETTERS_APART, *HEAVY_LEET])
+def test_letters_apart_and_digits_for_letters_are_read(said: str, meant: str) -> None:
+    assert normalize(said).text == meant
+
+
 @pytest.mark.parametrize(("said", "meant"), KILOMETRES)
 def test_kms_after_a_count_are_kilometres(said: str, meant: str) -> None:
     assert normalize(said).text == meant
