@@ -19,7 +19,8 @@ from typing import Final
 from anyascii import anyascii
 
 from kidrails_guard.disguises import CONFUSABLES, EMOJI
-from kidrails_guard.undisguise import EMOJI_MARK, Edit, Tokens
+from kidrails_guard.spelled_out import Edit
+from kidrails_guard.undisguise import EMOJI_MARK, Tokens
 from kidrails_guard.words import vocabulary
 
 
@@ -120,7 +121,7 @@ def _splice(
     return "".join(pieces), places
 
 
-_GAPS: Final = re.compile(r" {2,}|^ | $|\x01| [,.!?;:]|[a-z][,!?;:][a-z]|[a-z]{2}\.[a-z]{2}")
+_GAPS: Final = re.compile(r" {2,}|\x01| [,.!?;:]|[a-z][,!?;:][a-z]|[a-z]{2}\.[a-z]{2}")
 
 
 _STOP: Final = re.compile(
@@ -142,8 +143,12 @@ def _after_stops(text: str) -> frozenset[int]:
 
 def _squeeze(text: str, offsets: Sequence[int]) -> tuple[str, Sequence[int]]:
     """Return the text with single spaces only, and none at its ends."""
-    if _GAPS.search(text) is None:
-        return text, offsets
+    inner = text.strip(" ")
+    if _GAPS.search(inner) is None:
+        if len(inner) == len(text):
+            return text, offsets
+        start = len(text) - len(text.lstrip(" "))
+        return inner, [*offsets[start : start + len(inner)], offsets[-1]]
     kept: list[str] = []
     places: list[int] = []
     spaced = _after_stops(text)
@@ -195,9 +200,17 @@ _LONGEST_CODE: Final = 4_000
 
 def _readable(text: str) -> float:
     """Return the share of a text's words that are known; 0 where there are fewer than two."""
-    found = _WORDS.findall(text)
+    return _known_share(_WORDS.findall(text))
+
+
+def _known_share(words: list[str]) -> float:
+    if len(words) < 2:
+        return 0.0
     known = vocabulary().costs
-    return sum(word.replace("'", "") in known for word in found) / len(found) if found[1:] else 0.0
+    # A comprehension without a call a word: this runs on every text.
+    return sum(
+        [(word if word.isalpha() else word.replace("'", "")) in known for word in words]
+    ) / len(words)
 
 
 def _decode(original: str, plain: str) -> str | None:
@@ -207,7 +220,9 @@ def _decode(original: str, plain: str) -> str | None:
     """
     code = _BASE64.fullmatch(original.strip())
     words = _WORDS.findall(plain)
-    if len(original) > _LONGEST_CODE or not (code or (len(words) > 1 and _readable(plain) < 0.4)):
+    if len(original) > _LONGEST_CODE or not (
+        code or (len(words) > 1 and _known_share(words) < 0.4)
+    ):
         return None
     attempts = [original[::-1], codecs.encode(original, "rot13")]
     if code is not None:
