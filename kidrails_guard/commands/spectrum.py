@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -217,6 +218,7 @@ def _read(args: argparse.Namespace) -> Scan:
 
 def _select(args: argparse.Namespace) -> int:
     from kidrails_guard.spectrum.memory import TrainingSetup
+    from kidrails_guard.spectrum.report import model_slug
     from kidrails_guard.spectrum.selecting import select
     from kidrails_guard.spectrum.shapes import model_index
     from kidrails_guard.spectrum.summary import selection_text
@@ -227,6 +229,13 @@ def _select(args: argparse.Namespace) -> int:
         tokens=args.tokens, optimizer=args.optimizer, gpus=args.gpus, lora_rank=args.lora_rank
     )
     selection = select(scan, index, _request(args, setup), source=args.source or "")
+    if scan.index is None and model_slug(scan.model) != model_slug(index.model):
+        # Without the tensors' hashes equal shapes are all there is to compare.
+        print(
+            f"kidrails spectrum: {scan.source} is a scan of {scan.model}, and the model here is "
+            f"{index.model}: the shapes agree, the weights may not",
+            file=sys.stderr,
+        )
     memory = _memory(index, selection, setup)
     if args.save:
         selection.save(args.save)

@@ -53,6 +53,18 @@ def test_select(scan: Path, tmp_path: Path, capsys) -> None:
     assert selection.scan_source == "snr_results_tiny.json"
 
 
+def test_a_scan_under_another_name_is_said_to_be_one(
+    scan: Path, write_checkpoint, llama, tmp_path: Path, capsys
+) -> None:
+    foreign = tmp_path / "snr_results_another-model.json"
+    foreign.write_bytes(scan.read_bytes())  # without provenance: only shapes can be compared
+    model = write_checkpoint(llama(6), name="mine", dtype="BF16")
+    assert main(["spectrum", "select", str(foreign), "--model", str(model)]) == 0
+    assert "a scan of another-model, and the model here is mine" in capsys.readouterr().err
+    assert main(["spectrum", "select", str(scan), "--model", str(scan.parents[1] / "tiny")]) == 0
+    assert not capsys.readouterr().err
+
+
 def test_select_in_json(scan: Path, tmp_path: Path, capsys) -> None:
     options = ["--random", "0.5", "--seed", "7", "--head", "--source", "here", "--json"]
     assert main(["spectrum", "select", str(scan), *options]) == 0
