@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import Final
 
 from kidrails_guard.content import content_path
@@ -28,7 +28,7 @@ _CONTRACTED: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plain:
     """Plain words with a space before, between and after them.
 
@@ -39,24 +39,44 @@ class Plain:
 
     text: str = field(repr=False)
     source: Normalized = field(repr=False)
-    _starts: tuple[int, ...] = field(repr=False, default=())
-    _places: tuple[tuple[int, int], ...] = field(repr=False, default=())
+
+    @cached_property
+    def _words(self) -> tuple[list[int], list[tuple[int, int]]]:
+        """Where each word starts in `text`, and where it lies in the normalised text.
+
+        Only a find needs it, and most texts have none.
+        """
+        starts: list[int] = []
+        places: list[tuple[int, int]] = []
+        length = 1
+        for match in _WORD.finditer(self.source.text):
+            starts.append(length)
+            places.append(match.span())
+            length += len(_plain_word(match[0])) + 1
+        return starts, places
 
     def span(self, start: int, end: int) -> tuple[int, int] | None:
         """Return where a span of ``text`` lies in the original text, in whole words."""
-        first = max(0, bisect_right(self._starts, start) - 1)
-        while first + 1 < len(self._starts) and self.text[start : self._starts[first + 1]] == " ":
+        starts, places = self._words
+        first = max(0, bisect_right(starts, start) - 1)
+        while first + 1 < len(starts) and self.text[start : starts[first + 1]] == " ":
             first += 1  # the match begins with the space before a word
-        last = bisect_right(self._starts, max(start, end - 1)) - 1
-        if last < first or not self._starts:
+        last = bisect_right(starts, max(start, end - 1)) - 1
+        if last < first or not starts:
             return None
-        return self.source.span(self._places[first][0], self._places[last][1])
+        return self.source.span(places[first][0], places[last][1])
 
 
 @cache
 def _spellings() -> dict[str, str]:
     table = read_yaml(content_path(SPELLING))
     return {other: word for word, others in table.items() for other in str(others).split()}
+
+
+def _plain_word(word: str) -> str:
+    if "'" in word:
+        word = _CONTRACTED.get(word) or word.replace("'", "")
+    return _spellings().get(word, word)
 
 
 @lru_cache(maxsize=64)
@@ -68,19 +88,10 @@ def plain_words(text: str) -> Plain:
         ' i am going to tell your mum '
     """
     source = normalize(text)
-    spelling = _spellings()
-    parts = [""]
-    starts: list[int] = []
-    places: list[tuple[int, int]] = []
-    length = 1
-    for match in _WORD.finditer(source.text):
-        word = match[0]
-        if "'" in word:
-            word = _CONTRACTED.get(word) or word.replace("'", "")
-        word = spelling.get(word, word)
-        starts.append(length)
-        places.append(match.span())
-        parts.append(word)
-        length += len(word) + 1
-    parts.append("")
-    return Plain(" ".join(parts), source, tuple(starts), tuple(places))
+    words = _WORD.findall(source.text)
+    if "'" in source.text:
+        words = list(map(_plain_word, words))
+    else:
+        spelling = _spellings()
+        words = [spelling.get(word, word) for word in words]
+    return Plain(" ".join(["", *words, ""]), source)

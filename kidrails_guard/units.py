@@ -15,9 +15,10 @@ _BORDER: Final = re.compile(
     r"(?<=\S)\s+(?=\S)"  # blanks between two words
     r"|(?<=[。！？；，、…」』）])(?=[^\s。！？；，、…」』）])"  # scripts that put none after a mark
 )
-_CLOSERS: Final = r"[\"'”’»)\]}*_`~」』）]*\Z"
-_SENTENCE: Final = re.compile(r"[.!?…。！？]" + _CLOSERS)
-_CLAUSE: Final = re.compile(r"[,;:–—；，、]" + _CLOSERS)
+_CLOSERS: Final = "\"'”’»)]}*_`~」』）"
+"""Marks that may stand after the mark that ends a sentence or a clause."""
+_SENTENCE: Final = frozenset(".!?…。！？")
+_CLAUSE: Final = frozenset(",;:–—；，、")
 _SHORTENED: Final = re.compile(
     r"(?:^|[^\w])(?:[^\W\d_]|(?:[^\W\d_]\.)+[^\W\d_]|mr|mrs|ms|dr|prof|st|ave|rd|blvd|apt|no|nr|vs|etc|"
     r"approx|tel|str|sr|jr|fig|bzw|ca|sra|srta|avda|núm)\.\Z",
@@ -185,10 +186,11 @@ class Cutter:
             return "none"
         if "\n" in text[end:border]:
             return "sentence"
-        if _SENTENCE.search(before):
+        mark = before.rstrip(_CLOSERS)[-1:]
+        if mark in _SENTENCE:
             short = following.islower() or _SHORTENED.search(before)
             return "clause" if before.endswith(".") and short else "sentence"
-        return "clause" if _CLAUSE.search(before) else "word"
+        return "clause" if mark in _CLAUSE else "word"
 
 
 def _joined(before: str, following: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from math import copysign, floor
 from typing import Any, Final
 
@@ -43,6 +43,13 @@ def _hyphenation() -> Any:
     return Pyphen(lang="en_US")
 
 
+@lru_cache(maxsize=8_192)
+def _syllables(word: str) -> int:
+    if len(word) > _LONGEST_WORD:
+        return len(word) // 3
+    return len(_hyphenation().positions(word)) + 1
+
+
 def measure(text: str) -> Reading:
     """Return how hard a text is to read; linear in its length.
 
@@ -60,10 +67,7 @@ def measure(text: str) -> Reading:
         else:
             short += 1
     sentences = max(1, long_enough)
-    positions = _hyphenation().positions
-    syllables = sum(
-        len(positions(word)) + 1 if len(word) <= _LONGEST_WORD else len(word) // 3 for word in words
-    )
+    syllables = sum(map(_syllables, words))
     per_sentence = _round(count / sentences)
     per_word = _round(syllables / count) if count else 0.0
     grade = _round(0.39 * per_sentence + 11.8 * per_word - 15.59)
