@@ -3,86 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import signal
 import socket
 import subprocess
-import sys
-import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
 from planted import INTERRUPTED
-from upstreams import CALM, free_port, wait_until
-
-KIT = Path(__file__).parent.parent / "kit"
-TALK = " ".join([CALM] * 40)
-ASK = {"model": "m", "messages": [{"role": "user", "content": "why do wolves howl?"}]}
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=2).status_code == 200
-    except httpx.HTTPError:
-        return False
-
-
-@contextlib.contextmanager
-def process(*command: str, until: str, within_s: float = 120) -> Iterator[subprocess.Popen[str]]:
-    """Run a process until the end of the block, once a URL answers."""
-    running = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
-    )
-    try:
-        wait_until(
-            lambda: answers(until) or running.poll() is not None,
-            what=command[-1],
-            within_s=within_s,
-        )
-        assert running.poll() is None, running.stderr.read() if running.stderr else ""
-        yield running
-    finally:
-        if running.poll() is None:
-            running.kill()
-        running.communicate()
-
-
-@contextlib.contextmanager
-def model(port: int, *, pause_s: float = 0.02) -> Iterator[subprocess.Popen[str]]:
-    url = f"http://127.0.0.1:{port}/v1/models"
-    server = str(KIT / "say_server.py")
-    with process(sys.executable, server, str(port), str(pause_s), TALK, until=url) as running:
-        yield running
-
-
-@contextlib.contextmanager
-def proxy(upstream: int, port: int, *more: str) -> Iterator[subprocess.Popen[str]]:
-    base = [sys.executable, "-m", "kidrails_guard", "serve", "--port", str(port)]
-    command = [*base, "--upstream", f"http://127.0.0.1:{upstream}", *more]
-    with process(*command, until=f"http://127.0.0.1:{port}/health") as running:
-        yield running
-
-
-class Listener(threading.Thread):
-    """Reads a stream in the background."""
-
-    def __init__(self, port: int) -> None:
-        super().__init__(daemon=True)
-        self.port, self.text, self.finish, self.done = port, "", None, False
-
-    def run(self) -> None:
-        url = f"http://127.0.0.1:{self.port}/v1/chat/completions"
-        with httpx.stream("POST", url, json={**ASK, "stream": True}, timeout=60) as response:
-            for line in response.iter_lines():
-                if line == "data: [DONE]":
-                    self.done = True
-                elif line.startswith("data: "):
-                    (choice,) = json.loads(line[6:])["choices"]
-                    self.text += choice["delta"].get("content", "")
-                    self.finish = choice["finish_reason"] or self.finish
+from processes import ASK, SERVE, TALK, Listener, answers, model, proxy, quick_policy
+from upstreams import free_port, wait_until
 
 
 @pytest.mark.slow
@@ -119,10 +48,9 @@ def test_a_model_server_that_is_killed_and_comes_back() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_stop_signal_ends_open_streams_kindly(workers: int) -> None:
+def test_a_stop_signal_ends_open_streams_kindly(tmp_path) -> None:
     upstream, port = free_port(), free_port()
-    more = ["--shutdown-seconds", "1", "--workers", str(workers)]
+    more = ["--shutdown-seconds", "1", "--policy", quick_policy(tmp_path)]
     with model(upstream, pause_s=0.1), proxy(upstream, port, *more) as guard:
         listeners = [Listener(port) for _ in range(8)]
         for listener in listeners:
@@ -140,8 +68,7 @@ def test_a_stop_signal_ends_open_streams_kindly(workers: int) -> None:
 
 
 def kidrails(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "kidrails_guard", "serve", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return subprocess.run([*SERVE, *arguments], capture_output=True, text=True, timeout=60)
 
 
 def test_a_port_in_use_is_said_plainly() -> None:
@@ -193,9 +120,9 @@ SMUGGLED = [
 
 
 @pytest.mark.slow
-def test_odd_http_gets_no_answer_from_behind_the_guard() -> None:
+def test_odd_http_gets_no_answer_from_behind_the_guard(tmp_path) -> None:
     upstream, port = free_port(), free_port()
-    with proxy(upstream, port) as guard:
+    with proxy(upstream, port, "--policy", quick_policy(tmp_path)) as guard:
         for raw in SMUGGLED:
             with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
                 with contextlib.suppress(OSError):

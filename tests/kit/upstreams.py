@@ -136,8 +136,8 @@ def free_port() -> int:
 @contextlib.contextmanager
 def served(app: Any, **options: Any) -> Iterator[str]:
     """Serve an ASGI application over real HTTP from a thread; give its base URL."""
-    port = free_port()
-    config = uvicorn.Config(app, port=port, log_level="error", **{"http": "h11", **options})
+    port = options.setdefault("port", free_port())
+    config = uvicorn.Config(app, log_level="error", **{"http": "h11", **options})
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
