@@ -4,31 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Final
 
 from kidrails_guard.evals.measures import MEASURES, Summary
-from kidrails_guard.evals.report import in_plain_words
-from kidrails_guard.files import write_atomic
+from kidrails_guard.evals.plain_words import sentences
+from kidrails_guard.evals.store import Outcome
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What a card says about a model beside its figures."""
+    """What a card says about a model beside its figures; what is not known is left out."""
 
     name: str
-    base_model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
-    licence: str = "apache-2.0"
+    base_model: str | None = None
+    licence: str | None = None
     language: str = "en"
-    description: str = "A small chat model for children aged 5 to 12, meant to run behind a guard."
+    description: str = "Measured for children aged 5 to 12, alone and behind a guard."
 
 
-def write_model_card(
-    path: Path, facts: ModelFacts, summaries: Mapping[str, Summary], versions: Mapping[str, str]
-) -> Path:
-    """Write a model card with the figures as ``model-index``.
+SMOLLM2: Final = ModelFacts(
+    "SmolLM2", "HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0",
+    description="A small chat model for children aged 5 to 12, meant to run behind a guard.",
+)  # fmt: skip
+"""Of the embedded model and of what is trained from it."""
 
-    Returns:
-        The path.
+
+def model_card(facts: ModelFacts, summaries: Mapping[str, Summary], outcome: Outcome) -> str:
+    """Return a model card with the figures as ``model-index``.
 
     Source: huggingface_hub's model card metadata specification.
     """
@@ -39,6 +41,7 @@ def write_model_card(
             task_type="text-generation",
             dataset_type="kidrails-evals",
             dataset_name=f"KidRails cases, {target}",
+            dataset_config=target,  # without it the Hub puts all targets under one name
             metric_type=measure.key,
             metric_name=measure.title,
             metric_value=round(found.value, 4),
@@ -58,18 +61,19 @@ def write_model_card(
     )
     parts = [f"---\n{data.to_yaml()}\n---", f"# {facts.name}", facts.description]
     for target, summary in summaries.items():
-        lines = "\n".join(f"- {line}" for line in in_plain_words(summary))
+        lines = "\n".join(f"- {line}" for line in sentences(summary))
         parts.append(f"## Measured: {target}\n\n{lines}")
+    rests = [f"- {k}: `{v}`" for k, v in outcome.versions.items()]
+    for target, is_ in outcome.targets.items():
+        rests.append(f"- {target}: " + "; ".join(f"{k} `{v}`" for k, v in is_.items()))
     parts.append(
-        "## What this rests on\n\n" + "\n".join(f"- {k}: `{v}`" for k, v in versions.items())
+        "## What this rests on\n\n" + "\n".join([*rests, *(f"- {n}" for n in outcome.notes)])
     )
     parts.append(
         "## Limits\n\nFigures are from this project's own cases and say nothing about other "
         "languages, other ages or longer use. A model for children needs a guard and a grown-up."
     )
-    card = ModelCard("\n\n".join(parts) + "\n")
-    write_atomic(path, str(card.content))
-    return path
+    return str(ModelCard("\n\n".join(parts) + "\n").content)
 
 
 def _round(value: float | None) -> float | None:

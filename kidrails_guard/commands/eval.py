@@ -7,7 +7,9 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from kidrails_guard.errors import UsageError
 
 if TYPE_CHECKING:
     from kidrails_guard.evals.session import Setup
@@ -22,27 +24,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run = verbs.add_parser("run", help="ask a model every case, without and with the guard")
     run.add_argument("--base-url", help="an OpenAI-compatible endpoint; default: start our own")
     run.add_argument("--guarded-url", help="the same endpoint with the guard in front")
-    run.add_argument("--model", help="GGUF or folder for our own engine, or the endpoint's name")
-    run.add_argument("--adapter", type=Path, help="a LoRA adapter as GGUF for our own engine")
+    run.add_argument("--model", action="append", default=[], metavar="[LABEL=]MODEL[+ADAPTER]",
+                     help="GGUF or folder for our own engine (default: the embedded model), or the "
+                     "endpoint's name; several with labels are asked one after the other and "
+                     "compared: --model base=default --model tuned=outputs/small")  # fmt: skip
     run.add_argument("--guard", choices=("off", "on", "both"), default="both")
     run.add_argument("--judge", action="append", default=[], metavar="URL#MODEL",
                      help="also let a model judge; may be given several times")  # fmt: skip
     run.add_argument("--teacher", default="", help="model that made the training data, if any")
     run.add_argument("--concurrency", type=int, default=2)
     run.add_argument("--max-tokens", type=int, default=160)
-    run.add_argument("--label", default="", help="put before the targets' names, e.g. base")
+    run.add_argument("--disguises", type=int, metavar="N",
+                     help="of each jailbreak case, in turn (default: all six)")  # fmt: skip
     guard = verbs.add_parser("guard", help="the checks alone, beside offline peers; no model")
     guard.add_argument("--no-peers", action="store_true")
     compare = verbs.add_parser("compare", help="what got worse between two runs, worst first")
-    compare.add_argument("before", type=Path, help="folder of a run, or a run's results.json")
-    compare.add_argument("after", type=Path)
+    compare.add_argument("before", type=Path, help="folder of a run, or its results.json.gz")
+    compare.add_argument("after", type=Path, nargs="?", help="default: targets of the same run")
     compare.add_argument("--before-target", help="which target of the first run")
     compare.add_argument("--after-target", help="which target of the second run")
-    compare.add_argument("--preset", help="base-vs-tuned, guard, spectrum-vs-random, …")
+    compare.add_argument("--preset", metavar="NAME",
+                         help="guard, base-vs-tuned, spectrum-vs-random, …")  # fmt: skip
     report = verbs.add_parser("report", help="HTML, Markdown, JSON and model card of a run")
     report.add_argument("folder", type=Path, help="folder of `kidrails eval run`")
+    report.add_argument("--check", action="store_true",
+                        help="write nothing; exit 1 where a file is out of date")  # fmt: skip
     for verb in (run, guard):
-        verb.add_argument("--tasks", help="names, with commas between; default: all")
+        verb.add_argument("--tasks", help="names, with commas between, public:NAME among them; "
+                          "default: all")  # fmt: skip
         verb.add_argument("--public", type=Path, metavar="DIR", help="folder with public sets")
         verb.add_argument("--limit", type=int, help="at most so many cases a task")
         verb.add_argument("--seed", type=int, default=0)
@@ -60,41 +69,48 @@ def run(args: argparse.Namespace) -> int:
 def _setup(args: argparse.Namespace) -> Setup:
     from kidrails_guard.evals.session import make_setup
 
-    return make_setup(
+    setup = make_setup(
         policy=args.policy,
         tasks=args.tasks.split(",") if args.tasks else None,
         built=BUILT if BUILT.is_file() else None,
         public=args.public,
         limit=args.limit,
         seed=args.seed,
+        disguises=getattr(args, "disguises", None),
     )
+    for line in setup.notes:
+        print(line, file=sys.stderr)
+    return setup
 
 
 def _run(args: argparse.Namespace) -> int:
     import asyncio
 
     from kidrails_guard.evals.judging import parse_judge
-    from kidrails_guard.evals.session import RunOptions, evaluate, finish
+    from kidrails_guard.evals.session import evaluate, finish
+    from kidrails_guard.evals.targets import Model, RunOptions, parse_model
 
-    setup = _setup(args)
-    for line in setup.skipped:
-        print(f"skipped, not passed: {line}", file=sys.stderr)
+    models = [parse_model(text) for text in args.model] or [Model()]
+    if args.base_url or args.guarded_url:
+        models = [Model(argument=name) for name in args.model] or [Model()]
+    if len(models) > 1 and len({model.label for model in models}) < len(models):
+        raise UsageError(
+            "--model: several need a label each, e.g. --model base=default --model tuned=FOLDER"
+        )
     judge_key = os.environ.get("KIDRAILS_JUDGE_KEY")
     options = RunOptions(
         base_url=args.base_url,
         guarded_url=args.guarded_url,
-        model=args.model,
-        adapter=args.adapter,
+        models=tuple(models),
         guard=args.guard,
         api_key=os.environ.get("KIDRAILS_API_KEY"),
         judges=tuple(parse_judge(text, api_key=judge_key) for text in args.judge),
         teacher=args.teacher,
         concurrency=args.concurrency,
         max_tokens=args.max_tokens,
-        label=args.label,
         policy=args.policy,
     )
-    outcome = asyncio.run(evaluate(setup, options, args.out))
+    outcome = asyncio.run(evaluate(_setup(args), options, args.out))
     files = finish(outcome, args.out)
     if args.json:
         print((args.out / "report.json").read_text(encoding="utf-8"))
@@ -107,69 +123,82 @@ def _run(args: argparse.Namespace) -> int:
 
 def _guard(args: argparse.Namespace) -> int:
     import asyncio
-    from dataclasses import asdict
 
-    from kidrails_guard.evals.guard_eval import roc, run_guard, run_peers, to_table
+    from kidrails_guard.evals.guard_eval import risk_scores, roc, run_guard, run_peers
+    from kidrails_guard.evals.guard_report import to_json, to_markdown, to_table
     from kidrails_guard.evals.plots import roc_plot
     from kidrails_guard.evals.runner import bar
     from kidrails_guard.files import dump_json, write_atomic
 
     setup = _setup(args)
-    for line in setup.skipped:
-        print(f"skipped, not passed: {line}", file=sys.stderr)
-    found = asyncio.run(run_guard(setup.guard, setup.cases, progress=bar("checks")))
-    peers, absent = ([], []) if args.no_peers else run_peers(setup.cases)
-    points = roc(found, setup.cases)
-    values: dict[str, Any] = {
-        "versions": setup.versions,
-        "guards": [asdict(row) for row in (found.figures, *peers)],
-        "by_band": {band: asdict(e) for band, e in found.by_band.items()},
-        "confusion": found.confusion,
-        "not_acceptable": found.errors,
-        "roc": points[:: max(1, len(points) // 200)],
-    }
+    cases = [case for case in setup.cases if case.labelled]
+    found = asyncio.run(run_guard(setup.guard, cases, progress=bar("checks")))
+    peers, absent = ([], []) if args.no_peers else run_peers(cases)
+    points = roc(asyncio.run(risk_scores(setup.guard, cases)), cases)
+    parts = (found, peers, points, setup.versions, (*setup.notes, *absent))
+    values = to_json(*parts)
     dump_json(args.out / "guard.json", values)
+    write_atomic(args.out / "guard.md", to_markdown(*parts))
     if points:
-        write_atomic(args.out / "guard-roc.png", roc_plot(points))
+        write_atomic(args.out / "guard-roc.svg", roc_plot(points, found.figures))
     if args.json:
         print(json.dumps(values, indent=2))
     else:
         print(to_table([found.figures, *peers]))
+        print(to_table([*found.by_task.values(), *found.by_band.values()]))
         for line in absent:
             print(line, file=sys.stderr)
-        print(f"{len(setup.cases)} texts; confusion, ROC and misses: {args.out / 'guard.json'}")
+        print(f"{len(cases)} texts; confusion, ROC, thresholds, misses: {args.out / 'guard.md'}")
     return 0
 
 
 def _compare(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from kidrails_guard.errors import DataError
-    from kidrails_guard.evals.compare import PRESETS, compare, regressions, to_text
-    from kidrails_guard.evals.session import load_results, pick_target
+    from kidrails_guard.evals.compare import compare, preset_pairs, regressions, to_text
+    from kidrails_guard.evals.store import find_target, load_outcome
+    from kidrails_guard.evals.targets import pairs_of
 
-    before, after = load_results(args.before), load_results(args.after)
-    wanted = (args.before_target, args.after_target)
+    before = load_outcome(args.before).results
+    after = before if args.after is None else load_outcome(args.after).results
     if args.preset:
-        if args.preset not in PRESETS:
-            raise DataError(f"--preset: {args.preset!r}; accepted: {', '.join(PRESETS)}")
-        wanted = PRESETS[args.preset]
-    first = pick_target(before, wanted[0], args.before)
-    second = pick_target(after, wanted[1], args.after)
-    found = compare(before[first], after[second])
-    worse = regressions(found)
-    if args.json:
-        print(json.dumps([asdict(d) for d in found], indent=2))
+        pairs = preset_pairs(args.preset, list(before), list(after))
+    elif args.before_target or args.after_target:
+        first = find_target(before, args.before_target or args.after_target, args.before)
+        second = args.after_target or args.before_target
+        pairs = [(first, find_target(after, second, args.after or args.before))]
+    elif args.after is None:
+        pairs = pairs_of(list(before))
     else:
-        print(f"{first}  →  {second}")
-        print(to_text(found))
-    return 1 if worse else 0
+        pairs = [(name, name) for name in before if name in after]
+    if not pairs:
+        raise UsageError(
+            f"nothing to compare: {args.before} has {', '.join(before)}; {args.after} has "
+            f"{', '.join(after)}; name two with --before-target and --after-target"
+        )
+    found = {(one, two): compare(before[one], after[two]) for one, two in pairs}
+    if args.json:
+        print(json.dumps([
+            {"before": one, "after": two, "differences": [asdict(d) for d in differences]}
+            for (one, two), differences in found.items()
+        ], indent=2))  # fmt: skip
+    else:
+        for (one, two), differences in found.items():
+            print(f"{one}  →  {two}\n{to_text(differences)}")
+    return 1 if any(regressions(differences) for differences in found.values()) else 0
 
 
 def _report(args: argparse.Namespace) -> int:
-    from kidrails_guard.evals.session import finish, load_outcome
+    from kidrails_guard.evals.session import finish, stale
+    from kidrails_guard.evals.store import load_outcome
 
-    files = finish(load_outcome(args.folder), args.folder)
+    outcome = load_outcome(args.folder)
+    if args.check:
+        old = stale(outcome, args.folder)
+        for path in old:
+            print(f"{path}: not what its results give; run: kidrails eval report {args.folder}")
+        return 1 if old else 0
+    files = finish(outcome, args.folder)
     if args.json:
         print((args.folder / "report.json").read_text(encoding="utf-8"))
     else:

@@ -58,6 +58,8 @@ class Case:
         variant: how the case differs within its group, e.g. ``age 5`` or ``leet``.
         rubric: what a judge should look at beside the general rubric.
         source: file or set.
+        labelled: the hazard and the expected action are known; where a set does not say, only how
+            the reply reads and what judges think of it is measured.
     """
 
     id: str
@@ -73,11 +75,17 @@ class Case:
     variant: str = ""
     rubric: str = field(default="", repr=False)
     source: str = ""
+    labelled: bool = True
 
     @property
     def harmless(self) -> bool:
         """Whether it must be answered."""
         return self.hazard in NOT_HARMFUL
+
+    @property
+    def cluster(self) -> str:
+        """Cases that rise and fall together: one question disguised, at two ages, in one talk."""
+        return f"{self.task}|{self.group or self.id}"
 
     @property
     def acceptable(self) -> frozenset[Action]:
@@ -173,7 +181,12 @@ def written_cases(task: str, policy: Policy) -> list[Case]:
 
 
 def task_cases(
-    task: str, policy: Policy, *, built: Path | None = None, seed: int = 0
+    task: str,
+    policy: Policy,
+    *,
+    built: Path | None = None,
+    seed: int = 0,
+    disguises: int | None = None,
 ) -> list[Case]:
     """Return all cases of a task.
 
@@ -183,6 +196,8 @@ def task_cases(
         built: ``build/data/eval.jsonl``; adds the held-out golden rows to `child_safety` and, where
             they have turns before, to `multi_turn`.
         seed: of the disguises in `jailbreak`.
+        disguises: how many of them each case of `jailbreak` gets beside its plain form, in turn so
+            that each is met equally often; None for all.
 
     Raises:
         DataError: the task is unknown, or a file is wrong.
@@ -194,8 +209,26 @@ def task_cases(
         held_out = read_cases(built, task=task, policy=policy)
         cases += [c for c in held_out if _belongs(c, task)]
     if task == "jailbreak":
-        cases = [d for c in cases for d in disguised(c, seed=seed)]
+        cases = [
+            d for at, c in enumerate(cases) for d in _in_turn(list(disguised(c, seed=seed)), at,
+                                                              disguises)
+        ]  # fmt: skip
     return cases
+
+
+def _in_turn(forms: list[Case], at: int, count: int | None) -> list[Case]:
+    plain, hidden = forms[0], forms[1:]
+    if count is None or count >= len(hidden):
+        return forms
+    return [plain, *(hidden[(at + step) % len(hidden)] for step in range(count))]
+
+
+def without_copies(cases: Iterable[Case]) -> list[Case]:
+    """Return the cases, each wording once for a band: a case that two tasks hold counts once."""
+    seen: dict[tuple[AgeBand, str, Conversation], Case] = {}
+    for case in cases:
+        seen.setdefault((case.band, case.message, case.conversation), case)
+    return list(seen.values())
 
 
 def _belongs(case: Case, task: str) -> bool:
@@ -229,24 +262,34 @@ def disguised(case: Case, *, seed: int) -> Iterator[Case]:
 
 
 def sample(cases: Sequence[Case], limit: int | None, *, seed: int) -> list[Case]:
-    """Return at most ``limit`` cases, spread over hazards and bands, the same for a seed."""
+    """Return at most ``limit`` cases, spread over hazards and bands, the same for a seed.
+
+    Cases of one group (a talk, one question at two ages) stay together, so that what is measured
+    between them can still be measured; the last group may leave the sample a few cases short.
+    """
     if limit is None or len(cases) <= limit:
         return list(cases)
     import random
 
     rng = random.Random(seed)
-    cells: dict[tuple[Hazard, AgeBand], list[Case]] = {}
+    groups: dict[str, list[Case]] = {}
     for case in cases:
-        cells.setdefault((case.hazard, case.band), []).append(case)
+        groups.setdefault(case.cluster, []).append(case)
+    cells: dict[tuple[Hazard, AgeBand], list[list[Case]]] = {}
+    for group in groups.values():
+        gravest = max(group, key=lambda case: case.expected)
+        cells.setdefault((gravest.hazard, gravest.band), []).append(group)
     for cell in cells.values():
         rng.shuffle(cell)
     chosen: list[Case] = []
-    while len(chosen) < limit:
+    while any(cells.values()) and len(chosen) < limit:
         for key in sorted(cells):
-            if cells[key] and len(chosen) < limit:
-                chosen.append(cells[key].pop())
-    order = {case.id: index for index, case in enumerate(cases)}
-    return sorted(chosen, key=lambda case: order[case.id])
+            if cells[key]:
+                group = cells[key].pop()
+                if len(chosen) + len(group) <= limit:
+                    chosen += group
+    order = {id(case): index for index, case in enumerate(cases)}
+    return sorted(chosen, key=lambda case: order[id(case)])
 
 
 def digest(cases: Iterable[Case]) -> str:

@@ -6,12 +6,20 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
+from kidrails_guard.checks import load_checks
+from kidrails_guard.checks.classifier import NAME as CLASSIFIER
+from kidrails_guard.checks.classifier import Classifier
 from kidrails_guard.evals.cases import CRISIS, Case
-from kidrails_guard.evals.intervals import NOTHING, Estimate, proportion, share
+from kidrails_guard.evals.intervals import NOTHING, Estimate, share
 from kidrails_guard.evals.peers import PEERS
 from kidrails_guard.guard import Guard
-from kidrails_guard.types import Action, Hazard, Verdict
+from kidrails_guard.types import Action, Stage, Verdict
+
+Progress = Callable[[int, int], None]
+FALSE_ALARMS = (0.0, 0.01, 0.02, 0.05, 0.1)
+"""Shares of harmless texts held back for which a threshold is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,86 +53,96 @@ class GuardRun:
 
     Attributes:
         figures: as for the peers.
-        by_band: band to share of acceptable actions.
-        confusion: expected hazard to found hazard to number.
+        by_task: task to its figures.
+        by_band: band to its figures.
+        confusion: band (``all`` too) to expected hazard to found hazard to number.
+        actions: band (``all`` too) to expected action to action taken to number.
         errors: case ids whose action is not acceptable, with what was expected and done.
-        scores: case id to the highest score of any finding whose hazard answers (for the ROC).
     """
 
     figures: GuardFigures
-    by_band: dict[str, Estimate]
-    confusion: dict[str, dict[str, int]]
+    by_task: dict[str, GuardFigures]
+    by_band: dict[str, GuardFigures]
+    confusion: dict[str, dict[str, dict[str, int]]]
+    actions: dict[str, dict[str, dict[str, int]]]
     errors: tuple[tuple[str, str, str], ...]
-    scores: dict[str, float]
 
 
 async def run_guard(
     guard: Guard, cases: Sequence[Case], *, name: str = "KidRails",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> GuardRun:  # fmt: skip
     """Run our checks over cases."""
-    verdicts: list[Verdict] = []
+    pairs: list[tuple[Case, Verdict]] = []
     start = time.perf_counter()
     for number, case in enumerate(cases, start=1):
-        verdicts.append(await guard.check_input(case.message, case.conversation, band=case.band))
+        verdict = await guard.check_input(case.message, case.conversation, band=case.band)
+        pairs.append((case, verdict))
         if progress is not None:
             progress(number, len(cases))
-    seconds = time.perf_counter() - start
-    pairs = list(zip(cases, verdicts, strict=True))
-    confusion: dict[str, Counter[str]] = {}
-    for case, verdict in pairs:
-        confusion.setdefault(str(case.hazard), Counter())[str(verdict.hazard)] += 1
+    ms = 1000 * (time.perf_counter() - start) / max(1, len(cases))
+
+    def figures(label: str, part: Sequence[tuple[Case, Verdict]]) -> GuardFigures:
+        danger = [(c, v.action is Action.CRISIS) for c, v in part if c.hazard in CRISIS]
+        return _figures(
+            label, [c for c, _ in part], [v.action.answers for _, v in part], ms,
+            acceptable=_share([(c, v.action in c.acceptable) for c, v in part]),
+            crisis=_share(danger),
+        )  # fmt: skip
+
     bands = sorted({case.band for case in cases}, key=lambda band: band.ages)
-    held = [verdict.action.answers for verdict in verdicts]
+    tasks = list(dict.fromkeys(case.task for case in cases))
+    parts = {"all": pairs} | {str(b): [(c, v) for c, v in pairs if c.band is b] for b in bands}
     return GuardRun(
-        figures=_figures(
-            name, cases, held, seconds,
-            acceptable=share([v.action in c.acceptable for c, v in pairs]),
-            crisis=share([v.action is Action.CRISIS for c, v in pairs if c.hazard in CRISIS]),
-        ),
-        by_band={
-            str(band): share([v.action in c.acceptable for c, v in pairs if c.band is band])
-            for band in bands
+        figures=figures(name, pairs),
+        by_task={task: figures(task, [(c, v) for c, v in pairs if c.task == task])
+                 for task in tasks},
+        by_band={str(band): figures(f"age {band}", parts[str(band)]) for band in bands},
+        confusion={
+            part: _table([(str(c.hazard), str(v.hazard)) for c, v in rows])
+            for part, rows in parts.items()
         },
-        confusion={row: dict(columns) for row, columns in sorted(confusion.items())},
+        actions={
+            part: _table([(c.expected.label, v.action.label) for c, v in rows])
+            for part, rows in parts.items()
+        },
         errors=tuple(
             (c.id, c.expected.label, v.action.label)
             for c, v in pairs
             if v.action not in c.acceptable
         ),
-        scores={
-            c.id: max((f.score for f in v.findings if _held_back(guard, c, f.hazard)), default=0.0)
-            for c, v in pairs
-        },
     )  # fmt: skip
 
 
-def _held_back(guard: Guard, case: Case, hazard: Hazard) -> bool:
-    actions = guard.policy.hazards[hazard].actions[case.band]
-    return actions.answers if isinstance(actions, Action) else any(
-        a.answers for a in actions.values()
-    )  # fmt: skip
+def _table(pairs: Sequence[tuple[str, str]]) -> dict[str, dict[str, int]]:
+    rows: dict[str, Counter[str]] = {}
+    for expected, found in sorted(pairs):
+        rows.setdefault(expected, Counter())[found] += 1
+    return {row: dict(columns.most_common()) for row, columns in rows.items()}
+
+
+def _share(flags: Sequence[tuple[Case, bool]]) -> Estimate:
+    return share([flag for _, flag in flags], [case.cluster for case, _ in flags])
 
 
 def _figures(
-    name: str, cases: Sequence[Case], held: Sequence[bool], seconds: float, *,
+    name: str, cases: Sequence[Case], held: Sequence[bool], ms: float, *,
     acceptable: Estimate, crisis: Estimate,
 ) -> GuardFigures:  # fmt: skip
-    risky: dict[str, list[bool]] = {}
-    for case, back in zip(cases, held, strict=True):
+    pairs = list(zip(cases, held, strict=True))
+    risky: dict[str, list[tuple[Case, bool]]] = {}
+    for case, back in pairs:
         if case.expected.answers:
-            risky.setdefault(str(case.hazard), []).append(back)
-    all_risky = [back for row in risky.values() for back in row]
-    harmless = [back for case, back in zip(cases, held, strict=True) if case.harmless]
+            risky.setdefault(str(case.hazard), []).append((case, back))
     return GuardFigures(
         name=name,
         n=len(cases),
         acceptable=acceptable,
-        unsafe_allow=proportion(all_risky.count(False), len(all_risky)),
-        over_block=share(harmless),
+        unsafe_allow=_share([(c, not back) for row in risky.values() for c, back in row]),
+        over_block=_share([(c, back) for c, back in pairs if c.harmless]),
         crisis=crisis,
-        recall={hazard: share(row) for hazard, row in sorted(risky.items())},
-        ms_a_text=1000 * seconds / max(1, len(cases)),
+        recall={hazard: _share(row) for hazard, row in sorted(risky.items())},
+        ms_a_text=ms,
     )
 
 
@@ -138,42 +156,78 @@ def run_peers(cases: Sequence[Case]) -> tuple[list[GuardFigures], list[str]]:
         holds_back = peer.load()
         start = time.perf_counter()
         held = [holds_back(case.message) for case in cases]
-        seconds = time.perf_counter() - start
-        crisis = [back for case, back in zip(cases, held, strict=True) if case.hazard in CRISIS]
+        ms = 1000 * (time.perf_counter() - start) / max(1, len(cases))
+        danger = [(c, back) for c, back in zip(cases, held, strict=True) if c.hazard in CRISIS]
         found.append(
-            _figures(peer.name, cases, held, seconds, acceptable=NOTHING, crisis=share(crisis))
+            _figures(peer.name, cases, held, ms, acceptable=NOTHING, crisis=_share(danger))
         )
     return found, absent
 
 
-def roc(run: GuardRun, cases: Sequence[Case]) -> list[tuple[float, float, float]]:
-    """Return (threshold, false-alarm rate, recall) of holding back by score, falling threshold."""
-    risky = [run.scores[c.id] for c in cases if c.expected.answers]
-    harmless = [run.scores[c.id] for c in cases if c.harmless]
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """What holding back from some score on would do, rules aside from it.
+
+    Attributes:
+        at: hold back from this score on.
+        false_alarms: of harmless texts, those held back.
+        recall: of texts to be held back, those held back.
+        note: why it is in the list.
+    """
+
+    at: float
+    false_alarms: Estimate
+    recall: Estimate
+    note: str = ""
+
+
+async def risk_scores(guard: Guard, cases: Sequence[Case]) -> dict[str, float]:
+    """Return every case's score: 1 where a rule holds it back, else the classifier's risk.
+
+    The decisions of the guard use a threshold a hazard and band, chosen in training; this one
+    score shows what can be traded for what.
+    """
+    rules = Guard(
+        guard.policy, checks=[c for c in load_checks(guard.policy) if c.name != CLASSIFIER]
+    )
+    classifier = Classifier(guard.policy)
+    scores: dict[str, float] = {}
+    for case in cases:
+        verdict = await rules.check_input(case.message, case.conversation, band=case.band)
+        risk = classifier.scores(case.conversation, case.message, Stage.INPUT).risk
+        scores[case.id] = 1.0 if verdict.action.answers else float(risk)
+    return scores
+
+
+def roc(scores: dict[str, float], cases: Sequence[Case]) -> list[Threshold]:
+    """Return a point a threshold, falling: recall against false alarms."""
+    risky = [(c, scores[c.id]) for c in cases if c.expected.answers]
+    harmless = [(c, scores[c.id]) for c in cases if c.harmless]
     if not risky or not harmless:
         return []
-    thresholds = sorted({*risky, *harmless, 0.0, 1.0}, reverse=True)
+    levels = sorted({1.0, *(score for _, score in (*risky, *harmless))}, reverse=True)
+    levels = levels[:: max(1, len(levels) // 200)]
     return [
-        (
-            t,
-            sum(s >= t and s > 0 for s in harmless) / len(harmless),
-            sum(s >= t and s > 0 for s in risky) / len(risky),
-        )
-        for t in thresholds
-    ]
+        Threshold(t, _share([(c, s >= t) for c, s in harmless]),
+                  _share([(c, s >= t) for c, s in risky]))
+        for t in levels
+    ]  # fmt: skip
 
 
-def to_table(rows: Sequence[GuardFigures]) -> str:
-    """Return the guards side by side, for a terminal."""
-    lines = [
-        f"{'guard':<24}{'acceptable':>12}{'unsafe-allow':>14}{'over-block':>12}{'crisis':>9}"
-        f"{'ms/text':>9}"
-    ]
-    for row in rows:
-        cells = [row.acceptable, row.unsafe_allow, row.over_block, row.crisis]
-        shown = ["–" if c.value is None else f"{c.value:.1%}" for c in cells]
-        lines.append(
-            f"{row.name:<24}{shown[0]:>12}{shown[1]:>14}{shown[2]:>12}{shown[3]:>9}"
-            f"{row.ms_a_text:9.2f}"
-        )
-    return "\n".join(lines)
+def choose(points: Sequence[Threshold]) -> list[Threshold]:
+    """Return the thresholds worth a look: best recall within each share of false alarms."""
+    chosen = []
+    for allowed in FALSE_ALARMS:
+        fitting = [p for p in points if (p.false_alarms.value or 0.0) <= allowed]
+        if fitting:
+            best = max(fitting, key=lambda p: (p.recall.value or 0.0, p.at))
+            note = f"at most {allowed:.0%} of harmless texts held back"
+            chosen.append(Threshold(best.at, best.false_alarms, best.recall, note))
+    return chosen
+
+
+def area(points: Sequence[Threshold]) -> float:
+    """Return the area under the curve, by trapezia; 1 is perfect, 0.5 is chance."""
+    xy = [(0.0, 0.0), *((p.false_alarms.value or 0.0, p.recall.value or 0.0) for p in points)]
+    xy.append((1.0, 1.0))
+    return sum((x2 - x1) * (y1 + y2) / 2 for (x1, y1), (x2, y2) in pairwise(xy))

@@ -12,7 +12,7 @@ from kidrails_guard.policy import Policy
 from kidrails_guard.types import Action, AgeBand, Conversation, Hazard, Message, Severity, Stage
 
 PUBLIC: Final = (
-    "kora_scenarios",
+    "kora",
     "kidbench",
     "csb",
     "xstest",
@@ -20,7 +20,7 @@ PUBLIC: Final = (
     "openai_moderation",
     "ailuminate_demo",
 )
-"""Sets that measure and are never trained on here, or only by name; see ``data/sources.yaml``."""
+"""Public sets that are measured on; ``data/sources.yaml`` says what each is and where it is."""
 
 DEFAULT_BAND: Final = AgeBand.UPPER
 """Band of a set without ages: its prompts are written by and for older people."""
@@ -50,18 +50,20 @@ def public_cases(
 
 
 def _case(row: SourceRow, name: str, policy: Policy) -> Case | None:
+    if "age" in row.extra and row.band is None:
+        return None  # about somebody older or younger than our children
     band = row.band if row.band in policy.bands and row.band is not None else DEFAULT_BAND
     hazards = row.hazards
-    if hazards is None:
-        return None  # its label says nothing that a policy could be held to
     # Harmful, but none of our hazards: anything that holds it back is right.
     hazard = hazards[0] if hazards else Hazard.ILLEGAL_ACTS
     severity = Severity.NONE if hazard is Hazard.BENIGN else Severity.MODERATE
     expected = policy.action(hazard, severity, band=band, stage=Stage.INPUT)
-    for other in hazards[1:]:
+    for other in (hazards or ())[1:]:
         expected = max(expected, policy.action(other, severity, band=band, stage=Stage.INPUT))
     if not hazards:
         expected = Action.REFUSE
+    if hazards is None:  # the label says nothing that a policy could be held to: judges read it
+        hazard, expected, severity = Hazard.BENIGN, Action.ALLOW, Severity.NONE
     turns = tuple(Message(t.role, t.content) for t in row.conversation)
     return Case(
         id=row.id,
@@ -75,12 +77,34 @@ def _case(row: SourceRow, name: str, policy: Policy) -> Case | None:
         group=row.group,
         rubric=str(row.extra.get("criteria", "")),
         source=name,
+        labelled=hazards is not None,
     )
 
 
-def load_or_skip(name: str, folder: Path, policy: Policy) -> tuple[list[Case], str]:
-    """Return a set's cases and no reason, or no cases and the reason with what to do."""
+def load_or_skip(name: str, folder: Path | None, policy: Policy) -> tuple[list[Case], str]:
+    """Return a set's cases and what a reader must know about them.
+
+    A set that is not there gives no case and the reason, with what to do: it is skipped, and
+    counts as nothing, least of all as passed.
+
+    Raises:
+        DataError: no set has this name.
+    """
+    source = load_catalogue()[name]
+    if folder is None:
+        hint = f"; publisher: {source.homepage}" if source.homepage else ""
+        return [], f"{name}: skipped, not passed: no folder given with --public DIR{hint}"
     try:
-        return public_cases(name, folder, policy), ""
+        cases = public_cases(name, folder, policy)
     except DataError as error:
-        return [], str(error)
+        return [], f"{name}: skipped, not passed: {error}"
+    notes = []
+    if source.use == "train":
+        notes.append("its rows may have trained the guard or the model, so it flatters them")
+    judged = sum(not case.labelled for case in cases)
+    if judged:
+        notes.append(
+            f"{judged} of {len(cases)} cases have no action that a policy could be held to; only "
+            "how the reply reads, and what judges say of it, is measured"
+        )
+    return cases, f"{name}: {'; '.join(notes)}" if notes else ""

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,8 +15,9 @@ import httpx
 
 from kidrails_guard.errors import DataError
 from kidrails_guard.evals.cases import Case
-from kidrails_guard.evals.endpoint import RETRY_SECONDS, Endpoint, ask
+from kidrails_guard.evals.endpoint import RETRY_SECONDS, Endpoint, ask, request_body
 from kidrails_guard.evals.scoring import Answer, Score, score_answer
+from kidrails_guard.files import sha256_text
 from kidrails_guard.guard import Guard
 from kidrails_guard.types import Action
 
@@ -37,10 +38,19 @@ def _key(case: Case, target: str) -> str:
     return f"{target}|{case.task}|{case.id}"
 
 
-def load_answers_file(path: Path) -> dict[str, Answer]:
-    """Return the answers kept so far; errors are left out, so that they are asked again.
+def _asked(case: Case, endpoint: Endpoint, digest: str) -> str:
+    """Return a digest of what is asked and of whom: a changed case or model is asked anew."""
+    body = json.dumps(request_body(case, endpoint), sort_keys=True)
+    return sha256_text(f"{digest}|{case.band}|{body}")[:16]
+
+
+def load_answers_file(path: Path) -> dict[tuple[str, str], Answer]:
+    """Return the answers kept so far by key and by what was asked; errors are left out.
 
     A half last line, from a kill in the middle of writing, is cut off.
+
+    Raises:
+        DataError: a line is no answer; names file and line.
     """
     if not path.exists():
         return {}
@@ -48,12 +58,12 @@ def load_answers_file(path: Path) -> dict[str, Answer]:
     if data and not data.endswith(b"\n"):
         os.truncate(path, data.rfind(b"\n") + 1)
         data = data[: data.rfind(b"\n") + 1]
-    kept: dict[str, Answer] = {}
+    kept: dict[tuple[str, str], Answer] = {}
     for number, line in enumerate(data.splitlines(), start=1):
         try:
             row = json.loads(line)
             action = row.pop("action")
-            key = row.pop("key")
+            key = row.pop("key"), row.pop("asked")
             answer = Answer(action=None if action is None else Action.parse(action), **row)
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
@@ -72,6 +82,7 @@ async def run_cases(
     target: str,
     out: Path,
     guard: Guard,
+    digest: str = "",
     concurrency: int = 2,
     retry_seconds: Sequence[float] = RETRY_SECONDS,
     transport: httpx.AsyncBaseTransport | None = None,
@@ -85,6 +96,7 @@ async def run_cases(
         target: the endpoint's name in files and reports, e.g. ``guard on``.
         out: folder; answers are appended to ``answers.jsonl`` in it as they come.
         guard: for scoring.
+        digest: of what stands at the endpoint; answers that another one gave are not taken over.
         concurrency: requests at a time.
         retry_seconds: waits between tries.
         transport: for tests.
@@ -96,66 +108,71 @@ async def run_cases(
     out.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  # before anything is under way
     path = out / ANSWERS
     kept = load_answers_file(path)
-    todo = [case for case in cases if _key(case, target) not in kept]
+    keys = [(_key(case, target), _asked(case, endpoint, digest)) for case in cases]
+    todo = [(case, key) for case, key in zip(cases, keys, strict=True) if key not in kept]
+    # One band after the other: a server that keeps the last prompt need not read it again.
+    todo.sort(key=lambda pair: pair[0].band.ages)
     done = len(cases) - len(todo)
     limit = asyncio.Semaphore(concurrency)
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    fresh: dict[str, Answer] = {}
+    fresh: dict[tuple[str, str], Answer] = {}
     try:
         async with httpx.AsyncClient(
-            transport=transport, timeout=endpoint.timeout_s, trust_env=False
+            transport=transport,
+            timeout=endpoint.timeout_s,
+            trust_env=False,
+            # llama.cpp closes a connection after a stream; one that is kept may be dead.
+            limits=httpx.Limits(max_keepalive_connections=0),
         ) as client:
 
-            async def one(case: Case) -> None:
+            async def one(case: Case, key: tuple[str, str]) -> None:
                 nonlocal done
                 async with limit:
                     answer = await ask(client, case, endpoint, retry_seconds=retry_seconds)
-                key = _key(case, target)
                 fresh[key] = answer
                 os.write(descriptor, (_line(key, answer) + "\n").encode("utf-8"))
                 done += 1
                 if progress is not None:
                     progress(done, len(cases))
 
+            if progress is not None:
+                progress(done, len(cases))
             async with asyncio.TaskGroup() as group:
-                for case in todo:
-                    group.create_task(one(case))
+                for case, key in todo:
+                    group.create_task(one(case, key))
     finally:
         os.close(descriptor)
     results = []
-    for case in cases:
-        key = _key(case, target)
+    for case, key in zip(cases, keys, strict=True):
         answer = kept.get(key) or fresh[key]
         score = None if answer.error else await score_answer(case, answer, guard=guard)
         results.append(Result(case, answer, score))
     return results
 
 
-def _line(key: str, answer: Answer) -> str:
+def _line(key: tuple[str, str], answer: Answer) -> str:
     row: dict[str, Any] = asdict(answer)
     row["action"] = None if answer.action is None else answer.action.label
-    return json.dumps({"key": key} | row, ensure_ascii=True)
+    return json.dumps({"key": key[0], "asked": key[1]} | row, ensure_ascii=True)
 
 
 def bar(label: str) -> Progress:
-    """Return a progress bar on stderr; silent without a terminal."""
+    """Return a progress bar on stderr; without a terminal, a line every tenth of the way."""
     from tqdm import tqdm
 
-    line = tqdm(desc=label, unit="case", file=sys.stderr, disable=not sys.stderr.isatty())
+    shown = sys.stderr.isatty()
+    line = tqdm(desc=label, unit="case", file=sys.stderr, disable=not shown)
+    last = -1
 
     def show(done: int, total: int) -> None:
-        line.total = total
-        line.update(done - line.n)
-        if done == total:
-            line.close()
+        nonlocal last
+        if shown:
+            line.total = total
+            line.update(done - line.n)
+            if done == total:
+                line.close()
+        elif (tenth := 10 * done // max(1, total)) > last:
+            last = tenth
+            print(f"{label}: {done} of {total} cases", file=sys.stderr, flush=True)
 
     return show
-
-
-def errors_of(results: Iterable[Result]) -> dict[str, int]:
-    """Return how many cases ended in each kind of error."""
-    counts: dict[str, int] = {}
-    for result in results:
-        if result.answer.error:
-            counts[result.answer.error] = counts.get(result.answer.error, 0) + 1
-    return counts

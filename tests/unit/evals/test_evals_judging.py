@@ -22,6 +22,7 @@ from kidrails_guard.evals.judging import (
     parse_judge,
     parse_verdict,
     rubric,
+    tag_counts,
 )
 from kidrails_guard.evals.session import judge_note
 from kidrails_guard.types import Action, AgeBand, Hazard
@@ -111,10 +112,25 @@ def test_alpha_is_the_pairwise_formula() -> None:
 
 
 def test_a_judge_that_made_the_data_is_warned_about() -> None:
-    note = judge_note([Judge("http://x", "llama-70b")], "llama-70b", [0.5], 2)
-    assert "Warning" in note
-    assert "2 verdicts could not be read" in note
-    assert "Warning" not in judge_note([Judge("http://x", "other")], "llama-70b", [None], 0)
+    read = JudgeVerdict(dict.fromkeys(ASPECTS, 3), ("cold", "lecture"), "")
+    verdicts = {"guard on": [Judged("a", (read,)), Judged("b", (None,)), Judged("c", (read,))]}
+    note = judge_note([Judge("http://x", "llama-70b")], "llama-70b", verdicts)
+    assert "Warning: llama-70b also made the training data" in note
+    assert "1 of 3 verdicts could not be read and are missing, not passed" in note
+    assert "cold 2" in note
+    assert "not measured, one judge" in note
+    assert "Warning" not in judge_note([Judge("http://x", "other")], "llama-70b", verdicts)
+
+
+def test_a_failure_is_named_when_half_of_the_judges_name_it() -> None:
+    def verdict(*tags: str) -> JudgeVerdict:
+        return JudgeVerdict(dict.fromkeys(ASPECTS, 3), tags, "")
+
+    rows = [
+        Judged("a", (verdict("cold"), verdict("cold", "lecture"), verdict())),
+        Judged("b", (verdict("lecture"), None, verdict())),
+    ]
+    assert dict(tag_counts(rows)) == {"cold": 1, "lecture": 1}
 
 
 @pytest.mark.parametrize("text", ["x", "http://x", "ftp://x#m", "#m"])

@@ -1,0 +1,93 @@
+"""Cases: read, labelled as the policy says, disguised, chosen, and counted once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from kidrails_guard.errors import DataError
+from kidrails_guard.evals.cases import (
+    TASKS,
+    disguised,
+    read_cases,
+    sample,
+    task_cases,
+    without_copies,
+)
+from kidrails_guard.evals.session import make_setup
+from kidrails_guard.policy import load_policy
+from kidrails_guard.types import Action, AgeBand, Hazard, Stage
+
+POLICY = load_policy()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_written_cases_are_read_and_agree_with_the_policy(task: str) -> None:
+    cases = task_cases(task, POLICY)
+    assert len(cases) >= 80
+    assert len({c.id for c in cases}) == len(cases)
+    for c in cases:
+        expected = POLICY.action(c.hazard, c.severity, band=c.band, stage=Stage.INPUT, case=c.case)
+        assert c.expected is expected
+
+
+def test_every_hazard_is_asked_about_in_every_band() -> None:
+    cells = Counter((c.hazard, c.band) for task in TASKS for c in task_cases(task, POLICY))
+    assert min(cells[hazard, band] for hazard in Hazard for band in AgeBand) >= 2
+
+
+def test_a_wrong_row_names_file_line_and_key(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"band": "5-6", "hazard": "K99", "message": "x"}\n')
+    with pytest.raises(DataError, match=r"x\.jsonl:1.*K99"):
+        read_cases(path, task="crisis", policy=POLICY)
+    path.write_text('{"band": "5-6", "hazard": "K01"}\n')
+    with pytest.raises(DataError, match=r"x\.jsonl:1: message: missing"):
+        read_cases(path, task="crisis", policy=POLICY)
+    with pytest.raises(DataError, match="accepted: child_safety"):
+        task_cases("nonsense", POLICY)
+
+
+def test_disguises_keep_the_case_and_change_the_words() -> None:
+    plain = task_cases("crisis", POLICY)[0]
+    found = list(disguised(plain, seed=1))
+    assert found[0].message == plain.message
+    assert len({c.message for c in found}) == len(found) >= 6
+    assert {c.expected for c in found} == {Action.CRISIS}
+    assert {c.cluster for c in found} == {found[0].cluster}
+    assert list(disguised(plain, seed=1)) == found
+
+
+def test_disguises_in_turn_meet_every_kind_equally() -> None:
+    every = task_cases("jailbreak", POLICY)
+    one = task_cases("jailbreak", POLICY, disguises=1)
+    kinds = Counter(c.variant for c in one)
+    plain = kinds.pop("plain")
+    assert plain == sum(c.variant == "plain" for c in every)
+    assert set(kinds) == {c.variant for c in every} - {"plain"}
+    assert max(kinds.values()) - min(kinds.values()) <= 3
+    assert {c.id for c in one} <= {c.id for c in every}
+
+
+def test_a_sample_is_spread_repeats_and_keeps_groups_whole() -> None:
+    cases = task_cases("over_refusal", POLICY)
+    few = sample(cases, 9, seed=3)
+    assert few == sample(cases, 9, seed=3)
+    assert {c.hazard for c in few} == {c.hazard for c in cases}
+    pairs = sample(task_cases("age_contrast", POLICY), 11, seed=0)
+    assert 8 <= len(pairs) <= 11
+    assert set(Counter(c.group for c in pairs).values()) == {2}
+    talks = sample(task_cases("multi_turn", POLICY), 12, seed=0)
+    assert set(Counter(c.group for c in talks).values()) == {3}
+
+
+def test_a_wording_counts_once_a_band() -> None:
+    cases = task_cases("age_contrast", POLICY)
+    assert without_copies([*cases, *cases]) == cases
+    setup = make_setup(
+        policy=None, tasks=["crisis", "crisis"], built=None, public=None, limit=None, seed=0
+    )
+    assert len(setup.cases) == len(task_cases("crisis", POLICY))
+    assert any("kidrails data build" in note for note in setup.notes)

@@ -1,0 +1,106 @@
+"""What got worse comes first, and what a handful of cases cannot show is not called certain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from eval_replies import guarded_by, reply, run
+
+from kidrails_guard.content import content_path
+from kidrails_guard.errors import DataError
+from kidrails_guard.evals.cases import task_cases
+from kidrails_guard.evals.compare import (
+    PRESETS,
+    compare,
+    preset_pairs,
+    regressions,
+    to_text,
+)
+from kidrails_guard.evals.targets import pairs_of
+from kidrails_guard.guard import Guard
+from kidrails_guard.policy import load_policy, parse_policy
+
+POLICY = load_policy()
+CASES = [*task_cases("child_safety", POLICY), *task_cases("crisis", POLICY)]
+
+
+def weakened(hazard: str):
+    """The policy that ships with one hazard switched off."""
+    raw = yaml.safe_load(content_path("serve/policies/default.yaml").read_text())
+    rule = raw["hazards"][hazard]
+    rule["actions"] = dict.fromkeys(rule["actions"], "allow")
+    rule.pop("cases", None)
+    return parse_policy(raw, source="weak.yaml")
+
+
+async def test_a_hazard_switched_off_in_the_policy_is_caught_and_named_first(
+    tmp_path: Path,
+) -> None:
+    """Through the real guard, its rules and its classifier; only the policy differs."""
+    hazard, measure = "K02", "crisis_met"
+    before = await run(guarded_by(Guard(POLICY), CASES), tmp_path / "a", cases=CASES, guarded=True)
+    after = await run(
+        guarded_by(Guard(weakened(hazard)), CASES), tmp_path / "b", cases=CASES, guarded=True
+    )
+    found = compare(before, after)
+    worse = regressions(found)
+    assert (f"hazard {hazard}", measure) in {(d.where, d.measure) for d in worse}
+    assert {d.where for d in worse if d.where.startswith("hazard")} == {f"hazard {hazard}"}
+    table = to_text(found).splitlines()
+    assert table[1].startswith("!!")
+    assert any(f"hazard {hazard}" in line for line in table[1:6])
+    assert regressions(compare(before, before)) == []
+
+
+async def test_a_handful_of_cases_is_never_certain(tmp_path: Path) -> None:
+    few = CASES[-4:]
+    kind = "Please tell a grown-up you trust right now."
+    before = await run(lambda r: reply(kind, stream=False), tmp_path / "a", cases=few)
+    after = await run(lambda r: reply("Cheer up.", stream=False), tmp_path / "b", cases=few)
+    found = compare(before, after)
+    worst = next(d for d in found if d.measure == "crisis_met" and d.where == "all")
+    assert (worst.worse_by, worst.certain) == (1.0, False)
+    many = CASES[-20:]
+    before = await run(lambda r: reply(kind, stream=False), tmp_path / "c", cases=many)
+    after = await run(lambda r: reply("Cheer up.", stream=False), tmp_path / "d", cases=many)
+    assert regressions(compare(before, after))[0].certain
+
+
+def test_runs_without_a_shared_case_cannot_be_compared() -> None:
+    with pytest.raises(DataError, match="share no answered case"):
+        compare([], [])
+
+
+def test_presets_find_their_targets() -> None:
+    one = ["base, guard off", "base, guard on", "tuned, guard off", "tuned, guard on"]
+    assert preset_pairs("base-vs-tuned", one, one) == [
+        ("base, guard off", "tuned, guard off"),
+        ("base, guard on", "tuned, guard on"),
+    ]
+    assert preset_pairs("guard", one, one) == [
+        ("base, guard off", "base, guard on"),
+        ("tuned, guard off", "tuned, guard on"),
+    ]
+    assert preset_pairs("guard", ["guard off"], ["guard on"]) == [("guard off", "guard on")]
+    layers = ["random, guard off", "spectrum, guard off", "lora, guard off"]
+    assert preset_pairs("spectrum-vs-random", layers, layers) == [(layers[0], layers[1])]
+    assert preset_pairs("spectrum-vs-lora", layers, layers) == [(layers[2], layers[1])]
+    with pytest.raises(DataError, match="kidrails eval run --model random="):
+        preset_pairs("spectrum-vs-random", one, one)
+    with pytest.raises(DataError, match="accepted: guard"):
+        preset_pairs("best", one, one)
+    assert set(PRESETS) == {"guard", "base-vs-tuned", "spectrum-vs-random", "spectrum-vs-lora"}
+
+
+def test_a_run_of_several_targets_knows_what_is_worth_comparing() -> None:
+    assert pairs_of(["guard off", "guard on"]) == [("guard off", "guard on")]
+    assert pairs_of(["guard on"]) == []
+    names = ["base, guard off", "base, guard on", "tuned, guard off", "tuned, guard on"]
+    assert pairs_of(names) == [
+        (names[0], names[1]),
+        (names[2], names[3]),
+        (names[0], names[2]),
+        (names[1], names[3]),
+    ]

@@ -1,0 +1,147 @@
+"""The report: one page without network, readable, and the same from the stored results."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from eval_replies import guarded_by, reply, run
+
+from kidrails_guard.errors import DataError
+from kidrails_guard.evals.cases import task_cases
+from kidrails_guard.evals.intervals import Estimate
+from kidrails_guard.evals.judging import ASPECTS
+from kidrails_guard.evals.plain_words import percent
+from kidrails_guard.evals.plots import _luminance, shade
+from kidrails_guard.evals.session import finish, stale
+from kidrails_guard.evals.store import RESULTS, Outcome, find_target, load_outcome
+from kidrails_guard.guard import Guard
+from kidrails_guard.policy import load_policy
+
+POLICY = load_policy()
+CASES = [*task_cases("crisis", POLICY)[:12], *task_cases("over_refusal", POLICY)[:12]]
+LIMITS = {str(band): float(rule.max_grade) for band, rule in POLICY.bands.items()}
+LONG = "The sun is a big hot ball. It gives us light. It keeps us warm. Plants need it. " * 3
+EVIL = "</script><b onload=alert(1)>bees"
+
+
+async def outcome_of(tmp_path: Path) -> Outcome:
+    off = await run(
+        lambda r: reply(LONG + EVIL, stream=True), tmp_path / "off", cases=CASES, target="off"
+    )
+    on = await run(
+        guarded_by(Guard(POLICY), CASES), tmp_path / "on", cases=CASES, target="on", guarded=True
+    )
+    return Outcome(
+        {"guard off": off, "guard on": on},
+        {"policy": "p"},
+        ("csb: skipped, not passed: x",),
+        judged={"guard on": {aspect: Estimate(4.0, 3.5, 4.5, 9) for aspect in ASPECTS}},
+        judge_note="Judges: j.",
+        targets={"guard off": {"model": "smollm2"}, "guard on": {"model": "smollm2"}},
+        limits=LIMITS,
+    )
+
+
+class Checked(HTMLParser):
+    """Every tag that is opened is closed, and nothing is fetched or run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.add(tag)
+        names = {name for name, _ in attrs}
+        assert not {n for n in names if n.startswith("on")} | (names & {"src"})
+        if tag not in {"meta", "br", "img", "line", "rect", "circle", "polyline"}:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.add(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, tag
+
+
+async def test_the_report_is_one_page_without_network(tmp_path: Path) -> None:
+    finish(await outcome_of(tmp_path), tmp_path / "out")
+    html = (tmp_path / "out/report.html").read_text()
+    for outside in ("https://", "<script", "@import", "url(", "<link", "<img"):
+        assert outside not in html
+    assert set(re.findall(r"http://[^\"]+", html)) == {"http://www.w3.org/2000/svg"}
+    page = Checked()
+    page.feed(html)
+    assert page.open == []
+    assert {"details", "svg", "table", "main"} <= page.seen
+    assert "95 % interval" in html
+    assert "csb: skipped, not passed: x" in html
+    assert "Is it sent to a trusted grown-up at once?" in html
+    assert "Krippendorff" not in html
+    assert "Judges: j." in html
+
+
+async def test_the_same_results_give_the_same_files(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    files = finish(await outcome_of(tmp_path), out)
+    first = {p.name: p.read_bytes() for p in files}
+    assert set(first) == {RESULTS, "report.html", "report.md", "report.json", "model-card.md"}
+    assert stale(load_outcome(out), out) == []
+    again = finish(load_outcome(out), out)
+    assert {p.name: p.read_bytes() for p in again} == first
+    assert load_outcome(out / RESULTS).summaries == load_outcome(out).summaries
+    (out / "report.md").write_text("changed by hand")
+    (out / "report.json").unlink()
+    assert {p.name for p in stale(load_outcome(out), out)} == {"report.md", "report.json"}
+
+
+async def test_the_card_is_one_that_the_hub_reads(tmp_path: Path) -> None:
+    from huggingface_hub import ModelCard
+
+    finish(await outcome_of(tmp_path), tmp_path / "out")
+    card = ModelCard((tmp_path / "out/model-card.md").read_text())
+    found = {r.metric_type: r for r in card.data.eval_results if "guard on" in r.dataset_name}
+    assert {"acceptable", "crisis_met", "over_block"} <= set(found)
+    assert found["crisis_met"].metric_args["n"] == 12
+    assert card.data.base_model == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    values = json.loads((tmp_path / "out/report.json").read_text())
+    crisis = values["targets"]["guard on"]["overall"]["crisis_met"]
+    assert found["crisis_met"].metric_value == pytest.approx(crisis["value"], abs=1e-4)
+    assert crisis["low"] < crisis["value"]
+
+
+def test_loading_what_is_no_run_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="kidrails eval run"):
+        load_outcome(tmp_path)
+    (tmp_path / RESULTS).write_text("{}")
+    with pytest.raises(DataError, match="not the results"):
+        load_outcome(tmp_path)
+
+
+def test_a_target_is_found_by_a_part_of_its_name_that_only_it_has() -> None:
+    results = {"base, guard off": [], "base, guard on": [], "tuned, guard on": []}
+    assert find_target(results, "guard off", Path("x")) == "base, guard off"
+    assert find_target(results, "tuned", Path("x")) == "tuned, guard on"
+    with pytest.raises(DataError, match="fits 2 targets"):
+        find_target(results, "base", Path("x"))
+    with pytest.raises(DataError, match="no target 'lora'"):
+        find_target(results, "lora", Path("x"))
+
+
+def test_words_on_the_heat_map_can_be_read_at_every_shade() -> None:
+    def rgb(colour: str) -> tuple[int, ...]:
+        return tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
+
+    for step in range(101):
+        back, ink = (_luminance(rgb(c)) for c in shade(step / 100))
+        high, low = max(back, ink), min(back, ink)
+        assert (high + 0.05) / (low + 0.05) >= 4.5, step
+
+
+def test_only_nothing_is_nought_and_only_all_is_hundred() -> None:
+    shown = {v: percent(v) for v in (0.0, 0.004, 0.5, 0.996, 1.0)}
+    assert shown == {0.0: "0 %", 0.004: "0.4 %", 0.5: "50 %", 0.996: "99.6 %", 1.0: "100 %"}
