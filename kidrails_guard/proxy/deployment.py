@@ -20,6 +20,7 @@ from kidrails_guard.proxy import seams
 from kidrails_guard.proxy.app import build_app, make_upstream
 from kidrails_guard.proxy.exchange import Service
 from kidrails_guard.proxy.settings import Settings
+from kidrails_guard.proxy.tracing import Traced, TracingMeter, make_exporter, make_tracer
 from kidrails_guard.types import AgeBand
 
 
@@ -118,6 +119,7 @@ class Deployment:
         self.tenants(seams.NoMeter())
         make_upstream(self.settings)
         self.session_store()
+        make_exporter()
 
     def cautions(self, workers: int) -> list[str]:
         """Return what several workers do not share, for the operator to read at start.
@@ -234,7 +236,11 @@ class Deployment:
                 return Response(page, headers={"content-type": kind})
 
             routes.append(Route("/metrics", expose))
-        return build_app(
+        exporter = make_exporter()
+        tracer = make_tracer(exporter) if exporter is not None else None
+        if tracer is not None:
+            meter = TracingMeter(meter, tracer)
+        app = build_app(
             self.settings,
             tenants=self.tenants(meter),
             audit=self.audit_sink(meter),
@@ -243,6 +249,10 @@ class Deployment:
             routes=routes,
             on_start=on_start,
         )
+        if tracer is not None:
+            paths = frozenset(r.path for r in app.routes if isinstance(r, Route))
+            app.add_middleware(Traced, tracer=tracer, routes=paths)
+        return app
 
 
 def describe(deployment: Deployment, *, url: str, workers: int) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import signal
 import socket
 import subprocess
@@ -51,7 +53,9 @@ def test_a_model_server_that_is_killed_and_comes_back() -> None:
 def test_a_stop_signal_ends_open_streams_kindly(tmp_path) -> None:
     upstream, port = free_port(), free_port()
     more = ["--shutdown-seconds", "1", "--policy", quick_policy(tmp_path)]
-    with model(upstream, pause_s=0.1), proxy(upstream, port, *more) as guard:
+    more += ["--log-format", "json", "--log-level", "info"]
+    traced = {**os.environ, "OTEL_TRACES_EXPORTER": "console"}
+    with model(upstream, pause_s=0.1), proxy(upstream, port, *more, env=traced) as guard:
         listeners = [Listener(port) for _ in range(8)]
         for listener in listeners:
             listener.start()
@@ -59,12 +63,20 @@ def test_a_stop_signal_ends_open_streams_kindly(tmp_path) -> None:
         guard.terminate()
         for listener in listeners:
             listener.join(30)
-        assert guard.wait(30) == 0
+        out, err = guard.communicate(timeout=30)
+        assert guard.returncode == 0
     for listener in listeners:
         assert listener.done
         assert listener.finish == "length"
         assert listener.text.endswith(INTERRUPTED)
         assert TALK.startswith(listener.text.rpartition("\n\n")[0])
+    assert "wolves" not in (out + err).lower()
+    # Each request is a line of JSON and a span, both under its number, sent before the end.
+    lines = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
+    logged = {line["request_id"] for line in lines if line.get("route") == "chat"}
+    assert len(logged) == len(listeners)
+    assert out.count('"POST /v1/chat/completions"') == len(listeners)
+    assert all(number in out for number in logged)
 
 
 def kidrails(*arguments: str) -> subprocess.CompletedProcess[str]:
