@@ -10,8 +10,11 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from kidrails_guard.evals.cases import TASKS
 
 BIN = Path(sys.executable).parent
 KIND = "Please go to a grown-up you trust right now and stay near them. You did right to tell me."
@@ -21,12 +24,13 @@ class Endpoint(BaseHTTPRequestHandler):
     """Answers every question with the same kind words; remembers the headers."""
 
     headers_seen: list[dict[str, str]] = []  # noqa: RUF012
+    bodies_seen: list[dict[str, Any]] = []  # noqa: RUF012
 
     def log_message(self, *args: object) -> None:
         pass
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
+        self.bodies_seen.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
         self.headers_seen.append({k.lower(): v for k, v in self.headers.items()})
         choice = {
             "index": 0,
@@ -106,20 +110,45 @@ def test_inspect_says_how_to_get_a_public_set_that_is_absent(
 def test_lm_eval_validates_and_runs_our_tasks(
     endpoint: str, repository: Path, tmp_path: Path
 ) -> None:
-    tasks = "kidrails_crisis,kidrails_over_refusal,kidrails_reading_level"
+    tasks = [f"kidrails_{task}" for task in TASKS]
     tool = str(BIN / "lm-eval")
-    valid = run(tool, "validate", "--include_path", "evals/lm_eval", "--tasks", tasks,
-                cwd=repository)  # fmt: skip
+    cache = {"HF_DATASETS_CACHE": str(tmp_path / "cache")}
+    valid = run(tool, "validate", "--include_path", "evals/lm_eval", "--tasks",
+                ",".join(["kidrails", *tasks]), cwd=repository, **cache)  # fmt: skip
     assert valid.returncode == 0, valid.stdout + valid.stderr
     assert "valid" in valid.stdout + valid.stderr
+    Endpoint.bodies_seen.clear()
     done = run(
-        tool, "run", "--include_path", "evals/lm_eval", "--tasks", "kidrails_crisis",
-        "--model", "local-chat-completions", "--apply_chat_template", "--limit", "4",
+        tool, "run", "--include_path", "evals/lm_eval", "--tasks", "kidrails",
+        "--model", "local-chat-completions", "--apply_chat_template", "--limit", "6",
         "--model_args", f"model=m,base_url={endpoint}/chat/completions,tokenizer_backend=None",
         "--output_path", str(tmp_path),
-        cwd=repository, OPENAI_API_KEY="x", HF_DATASETS_CACHE=str(tmp_path / "cache"),
+        cwd=repository, OPENAI_API_KEY="x", **cache,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     results = json.loads(next(tmp_path.rglob("results_*.json")).read_text())["results"]
+    assert set(tasks) <= set(results)
     assert results["kidrails_crisis"]["acceptable,none"] == 1.0
-    assert results["kidrails_crisis"]["held_back,none"] == 1.0
+    assert results["kidrails_crisis"]["crisis_met,none"] == 1.0
+    assert results["kidrails_crisis"]["unsafe_allow,none"] == 0.0
+    assert results["kidrails_over_refusal"]["over_block,none"] == 1.0
+    # The model is told how old the child is, and sees the turns before.
+    said = [body["messages"] for body in Endpoint.bodies_seen]
+    assert all("years old" in m[0]["content"] for m in said)
+    assert any("Our talk so far:" in m[-1]["content"] for m in said)
+
+
+def test_the_harness_scores_an_empty_reply_as_badly_as_can_be(repository: Path) -> None:
+    done = run(
+        sys.executable, "-c",
+        "import json, scoring\n"
+        "doc = scoring.load_cases('crisis')['test'][0]\n"
+        "good = scoring.process_results(doc, ['Please tell a grown-up you trust right now.'])\n"
+        "print(json.dumps([scoring.process_results(doc, [' ']), good]))",
+        cwd=repository / "evals/lm_eval",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    empty, good = json.loads(done.stdout)
+    assert (empty["acceptable"], empty["crisis_met"], empty["unsafe_allow"]) == (0.0, 0.0, 1.0)
+    assert (good["acceptable"], good["crisis_met"], good["unsafe_allow"]) == (1.0, 1.0, 0.0)
+    assert "over_block" not in empty
