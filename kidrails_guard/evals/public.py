@@ -92,8 +92,10 @@ def load_or_skip(name: str, folder: Path | None, policy: Policy) -> tuple[list[C
     """
     source = load_catalogue()[name]
     if folder is None:
-        hint = f"; publisher: {source.homepage}" if source.homepage else ""
-        return [], f"{name}: skipped, not passed: no folder given with --public DIR{hint}"
+        return [], (
+            f"{name}: skipped, not passed: give a folder with public sets with --public DIR; to "
+            f"fill or check it run: kidrails data fetch {name} --from DIR"
+        )
     try:
         cases = public_cases(name, folder, policy)
     except DataError as error:
