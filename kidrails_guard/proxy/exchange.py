@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from kidrails_guard.proxy.body import CallerLeft
 from kidrails_guard.proxy.call import Call
 from kidrails_guard.proxy.choice import Choice, Context
-from kidrails_guard.proxy.events import Event
+from kidrails_guard.proxy.events import End, Event, Usage
 from kidrails_guard.proxy.intake import Intake, Prepared, VerdictMemory
 from kidrails_guard.proxy.problems import Problem, audit_unavailable
 from kidrails_guard.proxy.reply import StreamedReply, WholeReply, blocked_reply
@@ -181,10 +181,8 @@ class Exchange:
         return body
 
     async def _written(self, events: list[Event]) -> AsyncGenerator[bytes, None]:
-        yield self._writer.begin()
-        for event in events:
-            yield self._writer.write(event)
-        yield self._writer.end()
+        parts = [self._writer.begin(), *map(self._writer.write, events), self._writer.end()]
+        yield b"".join(parts)
 
     async def _passed(self, reply: StreamedReply, context: Context) -> AsyncGenerator[bytes, None]:
         """Write a reply as it passes; whatever happens, it ends as a stream should."""
@@ -192,19 +190,20 @@ class Exchange:
         service.open_streams.add(reply)
         service.meter.streams(1)
         note: Note = ""
+        data = b""  # what leaves with the next words, or with the end
         try:
             yield writer.begin()
             async for event in reply:
-                data = writer.write(event)
-                if data:
+                data += writer.write(event)
+                if data and not isinstance(event, End | Usage):
                     yield data
+                    data = b""
             note = self._why(reply.error)
         except Exception as error:
             note = self._why(error)
             for choice in reply.choices:
                 if not choice.ended:
-                    for event in choice.interrupt():
-                        yield writer.write(event)
+                    data += b"".join(map(writer.write, choice.interrupt()))
         finally:
             service.open_streams.discard(reply)
             service.meter.streams(-1)
@@ -213,7 +212,7 @@ class Exchange:
         except Problem as problem:
             # What has left cannot be called back; the next request meets the full disk first.
             service.count_failure(problem)
-        yield writer.end()
+        yield data + writer.end()
 
     def _why(self, error: Exception | None) -> Note:
         """Count what ended a stream too early, and name it for the audit."""
