@@ -26,9 +26,10 @@ import psutil
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 REPLY = (
-    "Wolves howl to talk with their pack. They do it at night, because sound goes far then. "
-    "A howl can tell the others where they are. Some howl to say: this wood is ours."
+    "Wolves howl to talk with their pack of @. They do it at night, because sound goes far then. "
+    "A howl can tell the other @ where they are. Some howl to say: this wood is ours."
 )
+"""What the mock model says; ``@`` is the question's number, so that no reply is like another."""
 QUESTIONS = (
     "why do wolves howl?",
     "how far is the moon?",
@@ -255,6 +256,11 @@ def table(rows: list[tuple[str, Load]]) -> str:
     return "\n".join([head, *lines])
 
 
+def _number(body: bytes) -> bytes:
+    """Return the number of a question, as `question` writes it."""
+    return body.rpartition(b"question ")[2].partition(b")")[0]
+
+
 def _events() -> bytes:
     parts: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
     parts += [{"content": word + " "} for word in REPLY.split(" ")]
@@ -283,14 +289,15 @@ async def _mock(port: int) -> None:
         head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
         return head.encode() + body
 
-    streamed = (
-        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-        + b"".join(
-            f"{len(e) + 2:x}\r\n".encode() + e + b"\n\n\r\n" for e in events.split(b"\n\n") if e
+    def chunked(events: bytes) -> bytes:
+        return (
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n"
+            + b"".join(
+                f"{len(e) + 2:x}\r\n".encode() + e + b"\n\n\r\n" for e in events.split(b"\n\n") if e
+            )
+            + b"0\r\n\r\n"
         )
-        + b"0\r\n\r\n"
-    )
-    answers = {True: streamed, False: plain(whole, "application/json")}
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
@@ -301,10 +308,14 @@ async def _mock(port: int) -> None:
                     continue
                 size = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
                 body = (await reader.readexactly(size)).replace(b": ", b":")
+                number = _number(body)
                 if b"slow" in body and b'"stream":true' in body:
-                    await _drip(writer, events)
+                    await _drip(writer, events.replace(b"@", number))
                     continue
-                writer.write(answers[b'"stream":true' in body])
+                if b'"stream":true' in body:
+                    writer.write(chunked(events.replace(b"@", number)))
+                else:
+                    writer.write(plain(whole.replace(b"@", number), "application/json"))
                 await writer.drain()
 
     server = await asyncio.start_server(serve, "127.0.0.1", port, backlog=2048)
