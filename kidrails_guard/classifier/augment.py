@@ -126,6 +126,7 @@ NEUTRAL: Final[tuple[tuple[str, str], ...]] = (
     ("thanks", "You are welcome."),
 )
 
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _WORD = re.compile(r"[a-z']+")
 _SPELLING = re.compile(
     r"\b(" + "|".join(sorted(map(re.escape, CHILD_SPELLING), key=len, reverse=True)) + r")\b",
@@ -231,9 +232,21 @@ def with_turns(example: Example, rng: random.Random, around: Surroundings) -> Ex
     return replace(example, turns=(*before, *turns)[-MAX_TURNS:])
 
 
+def some_sentences(text: str, rng: random.Random) -> str:
+    """Return one to three sentences of a text in a row: a part of a good reply is good.
+
+    A reply is checked while it is written, so its parts are seen alone.
+    """
+    sentences = _SENTENCE_END.split(text)
+    first = rng.randrange(len(sentences))
+    return " ".join(sentences[first : first + rng.randint(1, 3)]) or text
+
+
 def augment(example: Example, rng: random.Random, around: Surroundings) -> Example:
     """Return one other form of an example with the same label."""
     if example.stage is Stage.OUTPUT:
+        if example.benign and rng.random() < 0.5:
+            example = replace(example, text=some_sentences(example.text, rng))
         return with_turns(example, rng, around)
     text = rewrite(example.text, rng)
     if around.sentences and len(text) < 200 and rng.random() < 0.12:

@@ -16,6 +16,7 @@ from kidrails_guard.classifier.augment import (
     misspell,
     mistype,
     rewrite,
+    some_sentences,
     with_turns,
 )
 from kidrails_guard.classifier.encode import MAX_TURNS, Turn
@@ -112,3 +113,10 @@ def test_words_before_and_after_carry_no_hazard_of_their_own() -> None:
 def test_a_reply_is_not_rewritten() -> None:
     reply = example("You did right to tell me.", stage=Stage.OUTPUT)
     assert augment(reply, random.Random(0), AROUND).text == reply.text
+
+
+def test_a_part_of_a_reply_is_whole_sentences_in_a_row() -> None:
+    text = "Foxes are shy. They hunt at night! Do you have one near you? Ask your mum."
+    parts = {some_sentences(text, random.Random(seed)) for seed in range(60)}
+    assert all(part in text and part[-1] in ".!?" for part in parts)
+    assert {"Foxes are shy.", "Ask your mum."} <= parts
