@@ -61,6 +61,7 @@ test: $(VENV)/.dev heavy ## all tests
 lock: $(BIN)/uv ## resolve the pinned requirements anew
 	@$(UV) pip compile --python-version 3.11 --generate-hashes --no-emit-package kidrails-guard requirements/dev.in -o requirements/dev.txt
 	@$(UV) pip compile --python-version 3.11 --generate-hashes --no-emit-package kidrails-guard requirements/demo.in -c requirements/dev.txt -o requirements/demo.txt
+	@for image in serve litellm; do $(UV) pip compile --python-version 3.11 --generate-hashes --no-emit-package kidrails-guard requirements/$$image.in -c requirements/dev.txt -o requirements/$$image.txt; done
 
 .PHONY: clean
 clean: ## remove what was built, keep environments and outputs

@@ -226,13 +226,16 @@ class Deployment:
         """
         meter: seams.Meter = seams.NoMeter()
         routes: list[BaseRoute] = []
+        prometheus = None
         if self.metrics:
             from kidrails_guard.proxy.metrics import PrometheusMeter
 
             prometheus = meter = PrometheusMeter()
 
+            exposition = prometheus.exposition
+
             def expose(request: Request) -> Response:
-                page, kind = prometheus.exposition()
+                page, kind = exposition()
                 return Response(page, headers={"content-type": kind})
 
             routes.append(Route("/metrics", expose))
@@ -240,9 +243,12 @@ class Deployment:
         tracer = make_tracer(exporter) if exporter is not None else None
         if tracer is not None:
             meter = TracingMeter(meter, tracer)
+        tenants = self.tenants(meter)
+        if prometheus is not None:
+            prometheus.expect(tenant.name for tenant in tenants.all())
         app = build_app(
             self.settings,
-            tenants=self.tenants(meter),
+            tenants=tenants,
             audit=self.audit_sink(meter),
             meter=meter,
             sessions=self.session_store(),

@@ -6,7 +6,11 @@ label and the number of series is bounded.
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final, get_args
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -23,6 +27,7 @@ from kidrails_guard.types import Action, Hazard, Stage
 
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5, 30)
 _CHARACTERS = (8, 16, 32, 64, 128, 256, 512)
+_CRISES: Final = (Hazard.SELF_HARM, Hazard.ABUSE_DISCLOSURE)
 
 
 class PrometheusMeter:
@@ -81,6 +86,17 @@ class PrometheusMeter:
             multiprocess_mode="livesum",
         )
 
+        # A counter that first appears as 1 is no increase to Prometheus: what somebody is woken for
+        # stands there as 0 from the start.
+        for kind in get_args(Failure):
+            self._failures.labels(kind)
+
+    def expect(self, tenants: Iterable[str]) -> None:
+        """Let the crisis counters of tenants begin at 0."""
+        for tenant in tenants:
+            for hazard in _CRISES:
+                self._verdicts.labels(tenant, str(Stage.INPUT), Action.CRISIS.label, str(hazard))
+
     def verdict(self, tenant: str, stage: Stage, action: Action, hazard: Hazard) -> None:
         """Count one verdict."""
         self._verdicts.labels(tenant, str(stage), action.label, str(hazard)).inc()
@@ -88,8 +104,7 @@ class PrometheusMeter:
     def check(self, check: str, stage: Stage, seconds: float, failed: bool) -> None:
         """Count one run of one check."""
         self._checks.labels(check, str(stage)).observe(seconds)
-        if failed:
-            self._check_failures.labels(check, str(stage)).inc()
+        self._check_failures.labels(check, str(stage)).inc(failed)
 
     def held(self, characters: int, seconds: float) -> None:
         """Note one released or withheld unit."""
@@ -112,7 +127,19 @@ class PrometheusMeter:
     def exposition(self) -> tuple[bytes, str]:
         """Return the page that Prometheus reads, and its content type."""
         registry = self.registry
-        if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        if folder:
+            _forget_dead_workers(Path(folder))
             registry = CollectorRegistry()
             multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry), CONTENT_TYPE_LATEST
+
+
+def _forget_dead_workers(folder: Path) -> None:
+    """Delete the gauges of workers that were killed, whose open streams nobody closes any more."""
+    for path in folder.glob("gauge_live*_*.db"):
+        with contextlib.suppress(ValueError, ProcessLookupError, PermissionError):
+            try:
+                os.kill(int(path.stem.rpartition("_")[2]), 0)
+            except ProcessLookupError:
+                path.unlink(missing_ok=True)
