@@ -34,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--teacher", default="", help="model that made the training data, if any")
     run.add_argument("--concurrency", type=int, default=2)
     run.add_argument("--max-tokens", type=int, default=160)
+    run.add_argument("--timeout", type=float, default=120.0, metavar="SECONDS",
+                     help="for one answer (default: 120)")  # fmt: skip
+    run.add_argument("--retry-wait", type=float, default=0.5, metavar="SECONDS",
+                     help="before the first of three retries; four times as long before each "
+                     "further one (default: 0.5)")  # fmt: skip
     run.add_argument("--disguises", type=int, metavar="N",
                      help="of each jailbreak case, in turn (default: all six)")  # fmt: skip
     guard = verbs.add_parser("guard", help="the checks alone, beside offline peers; no model")
@@ -86,6 +91,7 @@ def _setup(args: argparse.Namespace) -> Setup:
 def _run(args: argparse.Namespace) -> int:
     import asyncio
 
+    from kidrails_guard.evals.endpoint import RETRIES
     from kidrails_guard.evals.judging import parse_judge
     from kidrails_guard.evals.session import evaluate, finish
     from kidrails_guard.evals.targets import Model, RunOptions, parse_model
@@ -108,6 +114,8 @@ def _run(args: argparse.Namespace) -> int:
         teacher=args.teacher,
         concurrency=args.concurrency,
         max_tokens=args.max_tokens,
+        timeout_s=args.timeout,
+        retry_seconds=tuple(args.retry_wait * 4**step for step in range(RETRIES)),
         policy=args.policy,
     )
     outcome = asyncio.run(evaluate(_setup(args), options, args.out))

@@ -17,6 +17,7 @@ from kidrails_guard.evals.scoring import Answer
 from kidrails_guard.types import Action, AgeBand
 
 Failure = Literal["timeout", "unreachable", "status", "not_json", "empty", "broken_off"]
+RETRIES: Final = 3
 RETRY_SECONDS: Final = (0.5, 2.0, 8.0)
 
 

@@ -120,7 +120,8 @@ async def evaluate(setup: Setup, options: RunOptions, out: Path) -> Outcome:
                 results[target.name] = await run_cases(
                     setup.cases, target.endpoint, target=target.name, out=out,
                     guard=setup.guard, digest=target.digest,
-                    concurrency=options.concurrency, progress=bar(target.name),
+                    concurrency=options.concurrency, retry_seconds=options.retry_seconds,
+                    progress=bar(target.name),
                 )  # fmt: skip
     limits = {str(band): float(rule.max_grade) for band, rule in setup.guard.policy.bands.items()}
     outcome = Outcome(results, setup.versions, setup.notes, targets=facts, limits=limits)
@@ -132,7 +133,10 @@ async def _judged(outcome: Outcome, options: RunOptions, out: Path) -> Outcome:
     verdicts: dict[str, list[Judged]] = {}
     for name, rows in outcome.results.items():
         pairs = [(r.case, r.answer.text) for r in rows if r.score is not None]
-        verdicts[name] = await judge_all(pairs, options.judges, cache=out / "judge-cache")
+        verdicts[name] = await judge_all(
+            pairs, options.judges, cache=out / "judge-cache",
+            retry_seconds=options.retry_seconds[:-1], progress=bar(f"judges, {name}"),
+        )  # fmt: skip
         figures[name] = aspect_means(verdicts[name])
     note = judge_note(options.judges, options.teacher, verdicts)
     return replace(outcome, judged=figures, judge_note=note)

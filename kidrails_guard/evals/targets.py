@@ -13,7 +13,7 @@ from typing import Final, Literal
 from kidrails_guard.classifier.model import SHIPPED
 from kidrails_guard.content import content_path
 from kidrails_guard.errors import UsageError
-from kidrails_guard.evals.endpoint import Endpoint
+from kidrails_guard.evals.endpoint import RETRY_SECONDS, Endpoint
 from kidrails_guard.evals.judging import Judge
 from kidrails_guard.files import sha256_file, sha256_text
 from kidrails_guard.guard import Guard
@@ -56,6 +56,8 @@ class RunOptions:
     teacher: str = ""
     concurrency: int = 2
     max_tokens: int = 160
+    timeout_s: float = 120.0
+    retry_seconds: tuple[float, ...] = RETRY_SECONDS
     policy: Path | None = None
 
 
@@ -128,6 +130,7 @@ def open_model(model: Model, guard: Guard, options: RunOptions) -> Iterator[list
                 band_header=BAND_HEADER,
                 system_prompt=prompts,
                 max_tokens=options.max_tokens,
+                timeout_s=options.timeout_s,
             )
             both = {**facts, "asked with": f"{options.max_tokens} tokens at most, temperature 0"}
             targets.append(
