@@ -63,7 +63,7 @@ class Conveyor(Generic[_T]):
             async for item in self._source:
                 self._take(item)
                 self._news.set()
-                while sum(w.waiting for w in self._windows()) >= self._most_waiting:
+                while self._full():
                     self._room.clear()
                     await self._room.wait()
                 if self._at_end:
@@ -72,6 +72,12 @@ class Conveyor(Generic[_T]):
             self.error = self.error or error
         self._at_end = True
         self._news.set()
+
+    def _full(self) -> bool:
+        waiting = 0
+        for window in self._windows():
+            waiting += window.waiting
+        return waiting >= self._most_waiting
 
     async def _stop_reading(self) -> None:
         if self._reader is not None:

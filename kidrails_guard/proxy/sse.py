@@ -61,6 +61,8 @@ class EventReader:
 
 
 def _data_of(event: bytes) -> bytes | None:
+    if event.startswith(b"data: ") and b"\n" not in event and b"\r" not in event:
+        return event[6:]  # as every server writes it
     lines = []
     for line in _LINE_END.split(event.removeprefix(b"\xef\xbb\xbf")):
         if line.startswith(b"data:"):
