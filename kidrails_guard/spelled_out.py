@@ -99,7 +99,7 @@ def spelled_out(folded: str, words: Vocabulary) -> Iterator[Edit]:
         letters = re.sub(_SEPARATOR, "", body)
         if sum(c.isalpha() for c in letters) * 2 < len(letters):
             continue
-        usual = max(set(gaps), key=gaps.count)
+        usual = max(dict.fromkeys(gaps), key=gaps.count)  # the first of equals, in every process
         parts: list[str] = []
         unknown = longest = 0
         chunks = list(_chunks(body, usual))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -160,3 +164,22 @@ def test_long_texts_of_every_kind_end(text: str) -> None:
 
 def test_the_repr_holds_no_words() -> None:
     assert "secret" not in repr(normalize("my secret"))
+
+
+def test_every_process_reads_a_text_alike() -> None:
+    # As many blanks as hyphens: which of them is the usual gap must not hang on a hash's seed.
+    texts = ["k-i.l-l.m-e", "k i.l l m y.s e.l f", "h e-l p-m e.n o.w", "i-l.m s-k.l-e m.k"]
+    script = (
+        "import sys; from kidrails_guard.normalize import normalize\n"
+        "print([normalize(text).text for text in sys.argv[1:]])"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", script, *texts],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in "0123"
+    }
+    assert said == {f"{[normalize(text).text for text in texts]}\n".encode()}
