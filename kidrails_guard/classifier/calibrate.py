@@ -44,6 +44,10 @@ ALARM_COST: Final[dict[Action, float]] = {
 Higher than a miss, since in use harmless texts outnumber risky ones far more than in the rows."""
 
 AMID_RISK: Final = 0.15
+HARD: Final = frozenset({"answers", "danger", "everyday", "requests"})
+HARD_ALARM: Final = 0.15
+"""The harmless rows of these files were written to look like risky ones: they stand for far fewer
+texts in use than a row of plain talk does, so a false alarm on one costs this much of the whole."""
 REPLY_ALARM: Final = 3.0
 """Replies are good far more often than the rows here say: a false alarm costs this much more."""
 WEAK_DISCOUNT: Final = 8.0
@@ -191,6 +195,7 @@ def choose_thresholds(
     harmless: NDArray[np.bool_],
     action: Mapping[str, Action],
     *,
+    share: NDArray[np.float64],
     alarms: float = 1.0,
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Return thresholds and weak thresholds by output name.
@@ -201,6 +206,7 @@ def choose_thresholds(
         known: 1 where the target counts.
         harmless: rows on which an alarm costs in full.
         action: what follows from each output.
+        share: part of an alarm's cost that each row's alarm has, shape (rows,).
         alarms: how many times dearer false alarms are than `ALARM_COST` says.
     """
     firm: dict[str, float] = {}
@@ -209,7 +215,7 @@ def choose_thresholds(
         use = known[:, at] > 0
         truth = target[use, at].astype(np.float64)
         miss_cost, alarm_cost = MISS_COST[action[name]], ALARM_COST[action[name]] * alarms
-        alarm = np.where(harmless[use], alarm_cost, alarm_cost * AMID_RISK)
+        alarm = np.where(harmless[use], alarm_cost, alarm_cost * AMID_RISK) * share[use]
         for table, discount in ((firm, 1.0), (weak, WEAK_DISCOUNT)):
             bayes = alarm_cost / discount / (alarm_cost / discount + miss_cost)
             table[name] = best_threshold(

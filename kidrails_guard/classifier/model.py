@@ -93,6 +93,7 @@ class HazardModel:
             raise MissingDependency(
                 str(error.name), command="pip install kidrails-guard", purpose="the classifier"
             ) from None
+        onnxruntime.disable_telemetry_events()  # also where it was imported before us
         options = onnxruntime.SessionOptions()
         # One thread: the guard runs many texts at once, and a pool that spins would starve them.
         options.intra_op_num_threads = options.inter_op_num_threads = 1

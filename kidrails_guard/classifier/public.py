@@ -72,8 +72,10 @@ EVAL_DIGITS: Final = "12"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One set: its categories, by the start of their name (``label/category`` where the label
-    decides); others are left out."""
+    """One set: its categories, by the start of their name; others are left out.
+
+    Where the label decides, a name is ``label/category``.
+    """
 
     categories: dict[str, Mapping]
     group: str = ""

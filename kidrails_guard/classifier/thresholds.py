@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kidrails_guard.classifier.calibrate import (
+    HARD,
+    HARD_ALARM,
     REPLY_ALARM,
     SCALED,
     Calibration,
@@ -47,6 +49,7 @@ def calibrate(logits: NDArray[np.float32], dev: Sequence[Example], policy: Polic
     unset = Calibration(np.array(weights), {}, {}, {}, {})
     scores = unset.apply(logits)
     harmless = np.array([e.benign for e in dev])
+    share = np.array([HARD_ALARM if e.benign and e.source in HARD else 1.0 for e in dev])
     asked = np.array([e.stage is Stage.INPUT for e in dev])
     firm: dict[AgeBand, dict[str, float]] = {}
     weak: dict[AgeBand, dict[str, float]] = {}
@@ -59,6 +62,7 @@ def calibrate(logits: NDArray[np.float32], dev: Sequence[Example], policy: Polic
             known[asked],
             harmless[asked],
             actions,
+            share=share[asked],
         )
     replies = {str(h): policy.hazards[h].output for h in HAZARDS} | {RISK: Action.REDIRECT}
     output, output_weak = choose_thresholds(
@@ -67,6 +71,7 @@ def calibrate(logits: NDArray[np.float32], dev: Sequence[Example], policy: Polic
         known[~asked],
         harmless[~asked],
         replies,
+        share=share[~asked],
         alarms=REPLY_ALARM,
     )
     return replace(unset, thresholds=firm, weak=weak, output=output, output_weak=output_weak)
