@@ -167,12 +167,22 @@ def serve(
                 server.run(sockets=[listener])
             return 0 if server.started else 1
         if deployment.metrics and _MULTIPROCESS_METRICS not in os.environ:
-            folder = tempfile.mkdtemp(prefix="kidrails-metrics-")
+            folder = _temporary_folder()
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             os.environ[_MULTIPROCESS_METRICS] = folder
         ready.start()
         Multiprocess(config, sockets=[listener]).run()
     return 0
+
+
+def _temporary_folder() -> str:
+    try:
+        return tempfile.mkdtemp(prefix="kidrails-metrics-")
+    except OSError:
+        raise UsageError(
+            "--metrics: several workers add their counts up in a folder, and no temporary one can "
+            "be written; mount a tmpfs at /tmp, or set TMPDIR"
+        ) from None
 
 
 def _say_when_ready(text: str, host: str, port: int) -> None:
