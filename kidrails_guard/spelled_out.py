@@ -99,7 +99,8 @@ def spelled_out(folded: str, words: Vocabulary) -> Iterator[Edit]:
         letters = re.sub(_SEPARATOR, "", body)
         if sum(c.isalpha() for c in letters) * 2 < len(letters):
             continue
-        usual = max(dict.fromkeys(gaps), key=gaps.count)  # the first of equals, in every process
+        # Of two that are as common, the blank; never by a hash, which differs between processes.
+        usual = max(dict.fromkeys(gaps), key=lambda gap: (gaps.count(gap), gap.isspace()))
         parts: list[str] = []
         unknown = longest = 0
         chunks = list(_chunks(body, usual))

@@ -168,7 +168,7 @@ def test_the_repr_holds_no_words() -> None:
 
 def test_every_process_reads_a_text_alike() -> None:
     # As many blanks as hyphens: which of them is the usual gap must not hang on a hash's seed.
-    texts = ["k-i.l-l.m-e", "k i.l l m y.s e.l f", "h e-l p-m e.n o.w", "i-l.m s-k.l-e m.k"]
+    texts = ["h e l p m.e.n.o.w", "k i.l-l m.y-s e.l-f", "h-e l.p-m e.n-o w", "i.a.m.s.a d n o w"]
     script = (
         "import sys; from kidrails_guard.normalize import normalize\n"
         "print([normalize(text).text for text in sys.argv[1:]])"
@@ -182,4 +182,5 @@ def test_every_process_reads_a_text_alike() -> None:
         ).stdout
         for seed in "0123"
     }
-    assert said == {f"{[normalize(text).text for text in texts]}\n".encode()}
+    read = ["help me now", "kill myself", "help me now", "i am sad now"]
+    assert said == {f"{read}\n".encode()}
