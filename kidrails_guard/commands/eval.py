@@ -25,15 +25,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--base-url", help="an OpenAI-compatible endpoint; default: start our own")
     run.add_argument("--guarded-url", help="the same endpoint with the guard in front")
     run.add_argument("--model", action="append", default=[], metavar="[LABEL=]MODEL[+ADAPTER]",
-                     help="GGUF or folder for our own engine (default: the embedded model), or the "
-                     "endpoint's name; several with labels are asked one after the other and "
-                     "compared: --model base=default --model tuned=outputs/small")  # fmt: skip
+                     help="GGUF or folder for our own engine, `default` (the embedded model) or "
+                     "`base` (the same without our voice), or the endpoint's name; several with "
+                     "labels are asked in turn and compared: --model base=base "
+                     "--model tuned=outputs/kidrails-small")  # fmt: skip
     run.add_argument("--guard", choices=("off", "on", "both"), default="both")
     run.add_argument("--judge", action="append", default=[], metavar="URL#MODEL",
                      help="also let a model judge; may be given several times")  # fmt: skip
     run.add_argument("--teacher", default="", help="model that made the training data, if any")
     run.add_argument("--concurrency", type=int, default=2)
     run.add_argument("--max-tokens", type=int, default=160)
+    run.add_argument("--work", type=Path, metavar="DIR",
+                     help="where answers are kept as they come (default: --out); runs that share "
+                     "it ask nothing twice")  # fmt: skip
     run.add_argument("--timeout", type=float, default=120.0, metavar="SECONDS",
                      help="for one answer (default: 120)")  # fmt: skip
     run.add_argument("--retry-wait", type=float, default=0.5, metavar="SECONDS",
@@ -118,7 +122,7 @@ def _run(args: argparse.Namespace) -> int:
         retry_seconds=tuple(args.retry_wait * 4**step for step in range(RETRIES)),
         policy=args.policy,
     )
-    outcome = asyncio.run(evaluate(_setup(args), options, args.out))
+    outcome = asyncio.run(evaluate(_setup(args), options, args.work or args.out))
     files = finish(outcome, args.out)
     if args.json:
         print((args.out / "report.json").read_text(encoding="utf-8"))

@@ -34,14 +34,13 @@ class Result:
     score: Score | None
 
 
-def _key(case: Case, target: str) -> str:
-    return f"{target}|{case.task}|{case.id}"
+def _key(case: Case, endpoint: Endpoint, digest: str) -> tuple[str, str]:
+    """Return the case and a digest of what is asked and of whom.
 
-
-def _asked(case: Case, endpoint: Endpoint, digest: str) -> str:
-    """Return a digest of what is asked and of whom: a changed case or model is asked anew."""
+    A changed case, model or guard is asked anew; one that two runs share is asked once.
+    """
     body = json.dumps(request_body(case, endpoint), sort_keys=True)
-    return sha256_text(f"{digest}|{case.band}|{body}")[:16]
+    return f"{case.task}|{case.id}", sha256_text(f"{digest}|{case.band}|{body}")[:16]
 
 
 def load_answers_file(path: Path) -> dict[tuple[str, str], Answer]:
@@ -79,8 +78,7 @@ async def run_cases(
     cases: Sequence[Case],
     endpoint: Endpoint,
     *,
-    target: str,
-    out: Path,
+    work: Path,
     guard: Guard,
     digest: str = "",
     concurrency: int = 2,
@@ -93,8 +91,7 @@ async def run_cases(
     Args:
         cases: what to ask.
         endpoint: where.
-        target: the endpoint's name in files and reports, e.g. ``guard on``.
-        out: folder; answers are appended to ``answers.jsonl`` in it as they come.
+        work: folder; answers are appended to ``answers.jsonl`` in it as they come.
         guard: for scoring.
         digest: of what stands at the endpoint; answers that another one gave are not taken over.
         concurrency: requests at a time.
@@ -105,10 +102,10 @@ async def run_cases(
     Returns:
         One result a case, in the order of the cases.
     """
-    out.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  # before anything is under way
-    path = out / ANSWERS
+    work.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  # before anything is under way
+    path = work / ANSWERS
     kept = load_answers_file(path)
-    keys = [(_key(case, target), _asked(case, endpoint, digest)) for case in cases]
+    keys = [_key(case, endpoint, digest) for case in cases]
     todo = [(case, key) for case, key in zip(cases, keys, strict=True) if key not in kept]
     # One band after the other: a server that keeps the last prompt need not read it again.
     todo.sort(key=lambda pair: pair[0].band.ages)

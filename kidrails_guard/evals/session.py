@@ -109,8 +109,14 @@ def make_setup(
     return Setup(guard, tuple(cases), versions, tuple(notes))
 
 
-async def evaluate(setup: Setup, options: RunOptions, out: Path) -> Outcome:
-    """Ask every case at every wanted target; starts engine and guard where no URL is given."""
+async def evaluate(setup: Setup, options: RunOptions, work: Path) -> Outcome:
+    """Ask every case at every wanted target; starts engine and guard where no URL is given.
+
+    Args:
+        setup: what is asked.
+        options: where.
+        work: folder of the answers so far, which are not asked for again.
+    """
     results: dict[str, Sequence[Result]] = {}
     facts: dict[str, Mapping[str, str]] = {}
     for model in options.models:
@@ -118,23 +124,23 @@ async def evaluate(setup: Setup, options: RunOptions, out: Path) -> Outcome:
             for target in targets:
                 facts[target.name] = target.facts
                 results[target.name] = await run_cases(
-                    setup.cases, target.endpoint, target=target.name, out=out,
+                    setup.cases, target.endpoint, work=work,
                     guard=setup.guard, digest=target.digest,
                     concurrency=options.concurrency, retry_seconds=options.retry_seconds,
                     progress=bar(target.name),
                 )  # fmt: skip
     limits = {str(band): float(rule.max_grade) for band, rule in setup.guard.policy.bands.items()}
     outcome = Outcome(results, setup.versions, setup.notes, targets=facts, limits=limits)
-    return await _judged(outcome, options, out) if options.judges else outcome
+    return await _judged(outcome, options, work) if options.judges else outcome
 
 
-async def _judged(outcome: Outcome, options: RunOptions, out: Path) -> Outcome:
+async def _judged(outcome: Outcome, options: RunOptions, work: Path) -> Outcome:
     figures: dict[str, Mapping[str, Estimate]] = {}
     verdicts: dict[str, list[Judged]] = {}
     for name, rows in outcome.results.items():
         pairs = [(r.case, r.answer.text) for r in rows if r.score is not None]
         verdicts[name] = await judge_all(
-            pairs, options.judges, cache=out / "judge-cache",
+            pairs, options.judges, cache=work / "judge-cache",
             retry_seconds=options.retry_seconds[:-1], progress=bar(f"judges, {name}"),
         )  # fmt: skip
         figures[name] = aspect_means(verdicts[name])

@@ -21,6 +21,9 @@ from kidrails_guard.policy import Policy
 
 BAND_HEADER: Final = "x-kidrails-band"
 DEFAULT_MODEL: Final = "default"
+"""What `kidrails up` starts: the embedded model, with its voice where one ships."""
+BASE_MODEL: Final = "base"
+"""The same weights as their makers ship them."""
 _NOT_THE_GUARD: Final = frozenset(
     {"commands", "engine", "evals", "golden", "page", "recipes", "spectrum"}
 )
@@ -82,7 +85,9 @@ class Target:
 
 
 def parse_model(text: str) -> Model:
-    """Return a model from ``[LABEL=]MODEL[+ADAPTER.gguf]``; ``default`` is the embedded one.
+    """Return a model from ``[LABEL=]MODEL[+ADAPTER.gguf]``.
+
+    MODEL is a GGUF file or a folder, `DEFAULT_MODEL` or `BASE_MODEL`.
 
     Raises:
         UsageError: nothing stands after the label.
@@ -147,23 +152,25 @@ def open_model(model: Model, guard: Guard, options: RunOptions) -> Iterator[list
 def own_engine(model: Model, options: RunOptions) -> Iterator[tuple[str, dict[str, str]]]:
     """Start the embedded engine for the time of the run; yield its URL and what it serves."""
     from kidrails_guard.engine.launch import EngineOptions, plan_engine
+    from kidrails_guard.engine.models import DEFAULT_NAME, default_gguf
     from kidrails_guard.engine.ports import next_free_port
     from kidrails_guard.engine.process import EngineProcess
 
-    port = next_free_port("127.0.0.1", 8100) or 8100
+    base = model.argument == BASE_MODEL
     plan = plan_engine(
         EngineOptions(
-            model=model.argument, adapter=model.adapter, port=port, parallel=options.concurrency
+            model=str(default_gguf()) if base else model.argument,
+            name=DEFAULT_NAME if base else None,
+            adapter=model.adapter,
+            port=next_free_port("127.0.0.1", 8100) or 8100,
+            parallel=options.concurrency,
         )
     )
-    file = Path(plan.command[plan.command.index("--model") + 1])
-    facts = {
-        "model": Path(plan.name).name,
-        "weights": f"{file.name}, sha256 {sha256_file(file)[:16]}",
-        "engine": f"xllamacpp {package_version('xllamacpp')}",
-    }
-    if model.adapter is not None:
-        facts["adapter"] = f"{model.adapter.name}, sha256 {sha256_file(model.adapter)[:16]}"
+    facts = {"model": Path(plan.name).name, "engine": f"xllamacpp {package_version('xllamacpp')}"}
+    for flag, what in (("--model", "weights"), ("--adapter", "adapter")):
+        if flag in plan.command:
+            file = Path(plan.command[plan.command.index(flag) + 1])
+            facts[what] = f"{file.name}, sha256 {sha256_file(file)[:16]}"
     engine = EngineProcess(plan)
     engine.start()
     try:

@@ -53,7 +53,6 @@ async def run(
     out: Path,
     *,
     cases: Sequence[Case],
-    target: str = "t",
     digest: str = "",
     **endpoint: Any,
 ) -> list[Result]:
@@ -61,8 +60,7 @@ async def run(
     return await run_cases(
         cases,
         Endpoint("http://x/v1", **endpoint),
-        target=target,
-        out=out,
+        work=out,
         guard=BARE_GUARD,
         digest=digest,
         retry_seconds=(0.0,),

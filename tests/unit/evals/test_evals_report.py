@@ -29,12 +29,8 @@ EVIL = "</script><b onload=alert(1)>bees"
 
 
 async def outcome_of(tmp_path: Path) -> Outcome:
-    off = await run(
-        lambda r: reply(LONG + EVIL, stream=True), tmp_path / "off", cases=CASES, target="off"
-    )
-    on = await run(
-        guarded_by(Guard(POLICY), CASES), tmp_path / "on", cases=CASES, target="on", guarded=True
-    )
+    off = await run(lambda r: reply(LONG + EVIL, stream=True), tmp_path / "off", cases=CASES)
+    on = await run(guarded_by(Guard(POLICY), CASES), tmp_path / "on", cases=CASES, guarded=True)
     return Outcome(
         {"guard off": off, "guard on": on},
         {"policy": "p"},

@@ -137,7 +137,7 @@ async def test_progress_starts_where_the_last_run_ended(tmp_path: Path) -> None:
     await run(lambda r: reply("Bees dance.", stream=False), tmp_path, cases=CASES[:4])
     seen: list[tuple[int, int]] = []
     await run_cases(
-        CASES, Endpoint("http://x/v1"), target="t", out=tmp_path, guard=BARE_GUARD,
+        CASES, Endpoint("http://x/v1"), work=tmp_path, guard=BARE_GUARD,
         transport=httpx.MockTransport(lambda r: reply("Ants walk.", stream=False)),
         progress=lambda done, total: seen.append((done, total)),
     )  # fmt: skip
