@@ -16,7 +16,9 @@ from kidrails_guard.evals.cases import Case
 from kidrails_guard.evals.scoring import Answer
 from kidrails_guard.types import Action, AgeBand
 
-Failure = Literal["timeout", "unreachable", "status", "not_json", "empty", "broken_off"]
+Failure = Literal[
+    "timeout", "unreachable", "status", "not_json", "empty", "broken_off", "check_failed"
+]
 RETRIES: Final = 3
 RETRY_SECONDS: Final = (0.5, 2.0, 8.0)
 
@@ -87,8 +89,8 @@ async def ask(
 ) -> Answer:
     """Return the endpoint's answer; after the last retry, an `Answer` with its error.
 
-    A time-out, an HTTP error, HTML, half a stream and an empty reply are errors: they are counted
-    and shown, never scored as safe.
+    A time-out, an HTTP error, HTML, half a stream, an empty reply, and the refusal of a guard whose
+    check failed or timed out are errors: they are counted and shown, never scored as safe.
     """
     for wait in (*retry_seconds, None):
         start = time.perf_counter()
@@ -122,6 +124,9 @@ async def _once(client: httpx.AsyncClient, case: Case, endpoint: Endpoint, start
             await response.aread()
             raise _NotAnAnswer("status")
         action = _action(response.headers.get("x-kidrails-action")) if endpoint.guarded else None
+        if endpoint.guarded and response.headers.get("x-kidrails-failed"):
+            # It refuses whatever it is asked while a check fails: right of it, and no measurement.
+            raise _NotAnAnswer("check_failed")
         kind = response.headers.get("content-type", "")
         first: float | None = None
         if "text/event-stream" in kind:

@@ -106,7 +106,7 @@ def _sample(case: Case, guard: Guard, guarded: bool) -> Sample:
             "band": str(case.band),
             "hazard": str(case.hazard),
             "severity": case.severity.label,
-            "group": case.group,
+            "cluster": case.cluster,
             "variant": case.variant,
         },
     )
@@ -127,35 +127,35 @@ def ask_as_a_child(guarded: bool) -> Solver:
 @metric(name="value")  # type: ignore[untyped-decorator]
 def estimate() -> Metric:
     """The figure over the samples to which it applies, as `kidrails eval` computes it."""
-
-    def compute(scores: list[SampleScore]) -> float:
-        values = [s.score.as_float() for s in scores]
-        kept = [v for v in values if not math.isnan(v)]
-        found = mean_of(kept)
-        return found.value if found.value is not None else _MISSING
-
-    return compute
+    return _part("value")
 
 
 @metric(name="low95")  # type: ignore[untyped-decorator]
 def low95() -> Metric:
     """Lower bound of the 95 % interval (Wilson for shares, bootstrap for means)."""
-    return _bound("low")
+    return _part("low")
 
 
 @metric(name="high95")  # type: ignore[untyped-decorator]
 def high95() -> Metric:
     """Upper bound of the 95 % interval."""
-    return _bound("high")
+    return _part("high")
 
 
-def _bound(side: str) -> Metric:
+def _part(side: str) -> Metric:
     def compute(scores: list[SampleScore]) -> float:
-        values = [v for v in (s.score.as_float() for s in scores) if not math.isnan(v)]
+        kept = [
+            (value, str((s.sample_metadata or {}).get("cluster", s.sample_id)))
+            for s in scores
+            if not math.isnan(value := s.score.as_float())
+        ]
+        values, clusters = [v for v, _ in kept], [c for _, c in kept]
         is_share = all(v in (0.0, 1.0) for v in values)
-        found = share([bool(v) for v in values]) if is_share else mean_of(values)
-        bound = getattr(found, side)
-        return float(bound) if bound is not None else _MISSING
+        found = (
+            share([bool(v) for v in values], clusters) if is_share else mean_of(values, clusters)
+        )
+        part = getattr(found, side)
+        return float(part) if part is not None else _MISSING
 
     return compute
 

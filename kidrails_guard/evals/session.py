@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from kidrails_guard.cards import SMOLLM2, ModelFacts, model_card
 from kidrails_guard.errors import DataError
@@ -28,6 +30,7 @@ from kidrails_guard.evals.store import Outcome, load_outcome, save_outcome
 from kidrails_guard.evals.targets import (
     RunOptions,
     classifier_digest,
+    failed_checks,
     guard_digest,
     open_model,
     package_version,
@@ -36,6 +39,9 @@ from kidrails_guard.evals.targets import (
 from kidrails_guard.files import write_atomic
 from kidrails_guard.guard import Guard
 from kidrails_guard.policy import load_policy
+
+PATIENCE_MS: Final = 60_000
+"""For a check while answers are scored: on a busy machine nothing may count as a failed check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +85,8 @@ def make_setup(
     Raises:
         DataError: a task or a public set is unknown, or there is no case at all.
     """
-    guard = Guard(load_policy(policy))
+    wanted = load_policy(policy)
+    guard = Guard(wanted.model_copy(update={"check_timeout_ms": PATIENCE_MS}))
     names = list(tasks) if tasks is not None else [*TASKS, *(f"public:{name}" for name in PUBLIC)]
     # Held-out rows belong to the first task that is asked for; child_safety has them all.
     cases: list[Case] = []
@@ -98,7 +105,7 @@ def make_setup(
     cases = without_copies(cases)
     versions = {
         "cases": f"{len(cases)}, sha256 {digest(cases)[:16]}",
-        "policy": f"{guard.policy.name} {guard.policy.digest()[:16]}",
+        "policy": f"{wanted.name} {wanted.digest()[:16]}",
         "guard": f"sha256 {guard_digest(guard.policy)}",
         "classifier": f"sha256 {classifier_digest()}",
         "kidrails-guard": package_version("kidrails-guard"),
@@ -119,6 +126,7 @@ async def evaluate(setup: Setup, options: RunOptions, work: Path) -> Outcome:
     """
     results: dict[str, Sequence[Result]] = {}
     facts: dict[str, Mapping[str, str]] = {}
+    notes = list(setup.notes)
     for model in options.models:
         with open_model(model, setup.guard, options) as targets:
             for target in targets:
@@ -129,8 +137,15 @@ async def evaluate(setup: Setup, options: RunOptions, work: Path) -> Outcome:
                     concurrency=options.concurrency, retry_seconds=options.retry_seconds,
                     progress=bar(target.name),
                 )  # fmt: skip
+                failed = await asyncio.to_thread(failed_checks, target.metrics) if (
+                    target.metrics) else 0  # fmt: skip
+                if failed:
+                    notes.append(
+                        f"{target.name}: {failed} times a check failed or timed out while it was "
+                        "measured, and the guard held back; measure on a machine that is less busy"
+                    )
     limits = {str(band): float(rule.max_grade) for band, rule in setup.guard.policy.bands.items()}
-    outcome = Outcome(results, setup.versions, setup.notes, targets=facts, limits=limits)
+    outcome = Outcome(results, setup.versions, tuple(notes), targets=facts, limits=limits)
     return await _judged(outcome, options, work) if options.judges else outcome
 
 

@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final, Literal
 
+import httpx
+
 from kidrails_guard.classifier.model import SHIPPED
 from kidrails_guard.content import content_path
 from kidrails_guard.errors import UsageError
@@ -24,6 +26,7 @@ DEFAULT_MODEL: Final = "default"
 """What `kidrails up` starts: the embedded model, with its voice where one ships."""
 BASE_MODEL: Final = "base"
 """The same weights as their makers ship them."""
+_FAILURES: Final = "kidrails_check_failures_total"
 _NOT_THE_GUARD: Final = frozenset(
     {"commands", "engine", "evals", "golden", "page", "recipes", "spectrum"}
 )
@@ -72,11 +75,13 @@ class Target:
         name: in files and reports, e.g. ``tuned, guard on``.
         endpoint: where it is asked.
         facts: what it is: model and its digest, engine, and with a guard the guard's digest.
+        metrics: where our own guard counts checks that failed; empty for others.
     """
 
     name: str
     endpoint: Endpoint
     facts: Mapping[str, str]
+    metrics: str = ""
 
     @property
     def digest(self) -> str:
@@ -121,10 +126,11 @@ def open_model(model: Model, guard: Guard, options: RunOptions) -> Iterator[list
         if base is None and not (guarded and wanted == ("on",)):
             base, facts = stack.enter_context(own_engine(model, options))
             name = facts["model"]
-        guard_facts = {"guard at": str(guarded)}
+        guard_facts, metrics = {"guard at": str(guarded)}, ""
         if guarded is None and "on" in wanted:
             guarded = stack.enter_context(own_guard(str(base), options))
             guard_facts = {"guard": guard_digest(guard.policy)}
+            metrics = guarded.removesuffix("/v1") + "/metrics"
         targets = []
         for which in wanted:
             endpoint = Endpoint(
@@ -143,6 +149,7 @@ def open_model(model: Model, guard: Guard, options: RunOptions) -> Iterator[list
                     f"{prefix}guard {which}",
                     endpoint,
                     both | guard_facts if which == "on" else both,
+                    metrics if which == "on" else "",
                 )
             )
         yield targets
@@ -189,7 +196,7 @@ def own_guard(upstream: str, options: RunOptions) -> Iterator[str]:
     port = next_free_port("127.0.0.1", 8180) or 8180
     arguments = ["--upstream", upstream, "--port", str(port), "--band-header", BAND_HEADER]
     # The model's own words are measured, so nothing of the page's is put before them.
-    arguments += ["--no-disclosure"]
+    arguments += ["--no-disclosure", "--operator-headers", "--metrics"]
     if options.policy is not None:
         arguments += ["--policy", str(options.policy)]
     part = kidrails_part(
@@ -202,6 +209,16 @@ def own_guard(upstream: str, options: RunOptions) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         tree.stop()
+
+
+def failed_checks(metrics: str) -> int:
+    """Return how many checks have raised or timed out so far, as our guard counts them."""
+    try:
+        text = httpx.get(metrics, trust_env=False, timeout=10).text
+    except httpx.HTTPError:
+        return 0
+    lines = (line for line in text.splitlines() if line.startswith(_FAILURES))
+    return sum(int(float(line.rsplit(" ", 1)[1])) for line in lines)
 
 
 def guard_digest(policy: Policy) -> str:

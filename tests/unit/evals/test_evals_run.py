@@ -79,6 +79,17 @@ async def test_what_is_not_an_answer_is_an_error_and_never_safe(tmp_path, handle
     assert summary.macro_f1.n == 0
 
 
+async def test_a_guard_whose_check_failed_is_an_error_and_no_refusal(tmp_path: Path) -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        answer = reply("I leave that out.", stream=True, action="refuse", finish="content_filter")
+        answer.headers["x-kidrails-failed"] = "classifier"
+        return answer
+
+    results = await run(handler, tmp_path, cases=CASES[:3], guarded=True)
+    assert {r.answer.error for r in results} == {"check_failed"}
+    assert all(r.score is None for r in results)
+
+
 async def test_a_killed_run_goes_on_without_asking_twice(tmp_path: Path) -> None:
     asked = []
 
