@@ -21,9 +21,10 @@ from typing import Final
 
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
-from kidrails_guard.errors import UsageError
+from kidrails_guard.errors import KidRailsError, UsageError
 from kidrails_guard.proxy.connection import BoundedConnection
 from kidrails_guard.proxy.deployment import Deployment, describe
 from kidrails_guard.proxy.exchange import Service
@@ -31,6 +32,7 @@ from kidrails_guard.proxy.exchange import Service
 ENVIRONMENT: Final = "KIDRAILS_DEPLOYMENT"
 _MULTIPROCESS_METRICS: Final = "PROMETHEUS_MULTIPROC_DIR"
 _STARTUP_S: Final = 180.0
+_log: Final = logging.getLogger("kidrails.proxy")
 
 
 class LogLines(logging.Formatter):
@@ -87,7 +89,44 @@ def worker_app() -> Starlette:
     """Return the application of a worker process, from its environment."""
     level, form = os.environ.get("KIDRAILS_LOG", "info,text").split(",")
     set_up_logging(level, form)
-    return Deployment.from_json(os.environ[ENVIRONMENT]).app(on_start=drain_on_signal)
+    try:
+        return Deployment.from_json(os.environ[ENVIRONMENT]).app(on_start=drain_on_signal)
+    except KidRailsError as error:
+        _log.error("%s", error)
+        raise SystemExit(STARTUP_FAILURE) from None
+
+
+class Workers(Multiprocess):
+    """Worker processes: says which one died, and gives up when none can start.
+
+    Attributes:
+        ready: set once one of them has answered.
+        failed: whether it has given up.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, sockets: list[socket.socket], ready: threading.Event
+    ) -> None:
+        super().__init__(config, sockets=sockets)
+        self.ready, self.failed = ready, False
+        self._died = 0
+
+    def keep_subprocess_alive(self) -> None:
+        """Start another worker in the place of one that has died."""
+        stopping, before = self.should_exit.is_set(), list(self.processes)
+        super().keep_subprocess_alive()
+        for process in before:
+            code = process.exitcode
+            if stopping or code is None:
+                continue
+            self._died += 1
+            _log.warning("worker %s ended with %s", process.pid, code)
+            lost = not self.ready.is_set() and self._died >= 3 * len(before)
+            if code == STARTUP_FAILURE or lost:
+                _log.error("no worker can start: giving up; the reason stands above")
+                self.failed = True
+                self.should_exit.set()
+                return
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -149,10 +188,14 @@ def serve(
         date_header=False,
         backlog=2048,
         timeout_keep_alive=65,
+        # A worker that is still loading its checks on a busy machine must not be taken for hung.
+        timeout_worker_healthcheck=30,
         timeout_graceful_shutdown=int(deployment.settings.shutdown_s) + 5,
     )
+    up = threading.Event()
     ready = threading.Thread(
-        target=_say_when_ready, args=(describe(deployment, url=url, workers=workers), host, port)
+        target=_say_when_ready,
+        args=(describe(deployment, url=url, workers=workers), host, port, up),
     )
     ready.daemon = True
     with contextlib.ExitStack() as stack:
@@ -171,8 +214,9 @@ def serve(
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             os.environ[_MULTIPROCESS_METRICS] = folder
         ready.start()
-        Multiprocess(config, sockets=[listener]).run()
-    return 0
+        supervisor = Workers(config, [listener], up)
+        supervisor.run()
+    return 1 if supervisor.failed else 0
 
 
 def _temporary_folder() -> str:
@@ -185,7 +229,7 @@ def _temporary_folder() -> str:
         ) from None
 
 
-def _say_when_ready(text: str, host: str, port: int) -> None:
+def _say_when_ready(text: str, host: str, port: int, up: threading.Event) -> None:
     """Print the ready line once the proxy answers; a wildcard address is asked at home."""
     asked = f"[{host}]" if ":" in host else host
     with contextlib.suppress(ValueError):
@@ -199,6 +243,7 @@ def _say_when_ready(text: str, host: str, port: int) -> None:
             opener.open(f"http://{asked}:{port}/health", timeout=5) as response,
         ):
             if response.status == 200:
+                up.set()
                 print(text, flush=True)
                 return
         time.sleep(0.05)

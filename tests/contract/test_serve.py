@@ -80,7 +80,7 @@ def test_a_stop_signal_ends_open_streams_kindly(tmp_path) -> None:
 
 
 def kidrails(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*SERVE, *arguments], capture_output=True, text=True, timeout=60)
+    return subprocess.run([*SERVE, *arguments], capture_output=True, text=True, timeout=120)
 
 
 def test_a_port_in_use_is_said_plainly() -> None:
@@ -114,6 +114,19 @@ def test_wrong_use_is_said_plainly(arguments: list[str], said: str) -> None:
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_workers_that_cannot_start_end_the_service_with_their_reason(tmp_path) -> None:
+    (tmp_path / "audit").write_text("a file where a folder should be")
+    base = ["--upstream", "http://localhost:1", "--port", str(free_port()), "--workers", "2"]
+    base += ["--policy", quick_policy(tmp_path), "--audit", str(tmp_path / "audit")]
+    done = kidrails(*base)
+    assert done.returncode == 1
+    assert "the audit log cannot be written there" in done.stderr
+    assert "no worker can start: giving up" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "guards http" not in done.stdout
 
 
 SMUGGLED = [
