@@ -183,11 +183,11 @@ def main() -> int:
             for way in ways.values():  # warm
                 asyncio.run(burst(way, args.clients, 4, 0))
             rows[kind] = compare(ways, clients=args.clients, tokens=args.tokens, rounds=args.rounds)
-            print(kind)
+            print(kind, flush=True)
             for name, row in rows[kind].items():
-                print(f"  {name:30} {row}")
-    dump_json(RESULT, {"machine": about, "clients": args.clients, "tokens": args.tokens,
-                       "rounds": args.rounds, "rows": rows})  # fmt: skip
+                print(f"  {name:30} {row}", flush=True)
+            dump_json(RESULT, {"machine": about, "clients": args.clients, "tokens": args.tokens,
+                               "rounds": args.rounds, "rows": rows})  # fmt: skip
     print(f"written: {RESULT.relative_to(ROOT)}")
     return 0
 
