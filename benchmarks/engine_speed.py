@@ -139,9 +139,14 @@ def main() -> int:
     common: dict[str, Any] = {"name": "m", "parallel": max(counts), "context": 1024}
     threads = [int(count) for count in args.threads.split(",") if count] or [usable_threads()]
     jobs = {
-        f"embedded, Q4_1 as shipped, {count} threads": EngineOptions(threads=count, **common)
+        f"embedded, Q4_1 as shipped, {count} threads": EngineOptions(
+            threads=count, voice=False, **common
+        )
         for count in threads
     }
+    jobs[f"the same with KidRails' voice (default), {threads[0]} threads"] = EngineOptions(
+        threads=threads[0], **common
+    )
     for kind in ("q8_0", "f16"):
         options = EngineOptions(model=str(EXPORT), weight_type=kind, threads=threads[0], **common)
         jobs[f"embedded, converted to {kind}, {threads[0]} threads"] = options

@@ -42,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--adapter", metavar="FILE", type=Path, help="a LoRA adapter as GGUF")
     parser.add_argument("--adapter-scale", type=float, default=1.0, help="its weight (1.0)")
     parser.add_argument(
+        "--no-voice", action="store_true", help="the default model as its makers ship it"
+    )
+    parser.add_argument(
         "--type",
         dest="weight_type",
         choices=("f32", "f16", "q8_0", "q4_1"),
@@ -112,6 +115,7 @@ def _options(args: argparse.Namespace) -> EngineOptions:
         threads=args.threads,
         adapter=args.adapter,
         adapter_scale=args.adapter_scale,
+        voice=not args.no_voice,
         weight_type=args.weight_type or "q8_0",
         vllm_args=vllm_args,
     )

@@ -35,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--adapter", metavar="FILE", type=Path, help="a LoRA adapter as GGUF for the model"
     )
     parser.add_argument(
+        "--no-voice", action="store_true", help="the default model as its makers ship it"
+    )
+    parser.add_argument(
         "--backend", choices=("llamacpp", "vllm"), default="llamacpp", help="the model server"
     )
     parser.add_argument(
@@ -72,9 +75,9 @@ def run(args: argparse.Namespace) -> int:
     from kidrails_guard.engine.base import url_host
     from kidrails_guard.supervisor import Interrupted, Tree, ends_on_signals, wait_for_the_end
 
-    if args.upstream and (args.model or args.adapter or args.engine_port):
-        raise UsageError("--upstream guards a running server: leave out --model, --adapter and "
-                         "--engine-port")  # fmt: skip
+    if args.upstream and (args.model or args.adapter or args.no_voice or args.engine_port):
+        raise UsageError("--upstream guards a running server: leave out --model, --adapter, "
+                         "--no-voice and --engine-port")  # fmt: skip
     band = parse_band(args.band)
     require_page()
     ends_on_signals()
@@ -197,6 +200,7 @@ def _engine(args: argparse.Namespace, port: int) -> tuple[Part, str, str]:
         host=_LOCAL,
         port=port,
         adapter=args.adapter,
+        voice=not args.no_voice,
     )
     with tensor_bar("converting the model") as progress:
         plan = plan_engine(options, progress=progress)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kidrails_guard.engine.base import DEFAULT_HOST, DEFAULT_PORT, Backend, EnginePlan
 from kidrails_guard.engine.gguf_file import check_magic
 from kidrails_guard.engine.llamacpp import LlamaSettings, plan_llamacpp
 from kidrails_guard.engine.models import ModelKind, ModelSource, find_model
+from kidrails_guard.engine.voice import voice_for
 from kidrails_guard.errors import UsageError
 
 Progress = Callable[[int, int], None]
@@ -31,6 +32,8 @@ class EngineOptions:
         threads: computing threads (embedded engine); the machine's where None.
         adapter: a LoRA adapter as GGUF (embedded engine).
         adapter_scale: its weight.
+        voice: whether the embedded default speaks with the voice that ships; another model, or
+            an adapter of one's own, is served without it.
         weight_type: type of weights when a folder has to be converted.
         vllm_args: further flags for vLLM.
     """
@@ -45,6 +48,7 @@ class EngineOptions:
     threads: int | None = None
     adapter: Path | None = None
     adapter_scale: float = 1.0
+    voice: bool = True
     weight_type: str = "q8_0"
     vllm_args: tuple[str, ...] = ()
 
@@ -70,18 +74,22 @@ def plan_engine(
     name = options.name or safe_name(source.name)
     if options.backend is Backend.VLLM:
         return _plan_vllm(options, source, name=name, prepare=prepare, progress=progress)
+    assert source.path is not None
+    path = source.path
+    speaks = options.voice and options.model is None and options.adapter is None
     settings = LlamaSettings(
         context=options.context or LlamaSettings().context,
         parallel=options.parallel,
         threads=options.threads,
-        adapter=options.adapter,
+        adapter=voice_for(path) if speaks else options.adapter,
         adapter_scale=options.adapter_scale,
     )
-    assert source.path is not None
-    path = source.path
     if source.kind is ModelKind.CHECKPOINT:
         path = _gguf(source.path, options.weight_type, prepare=prepare, progress=progress)
-    return plan_llamacpp(path, name=name, host=options.host, port=options.port, settings=settings)
+    plan = plan_llamacpp(path, name=name, host=options.host, port=options.port, settings=settings)
+    if speaks:
+        plan = replace(plan, notes=(*plan.notes, "with KidRails' voice (--no-voice without it)"))
+    return plan
 
 
 def safe_name(text: str) -> str:
