@@ -40,6 +40,7 @@ from kidrails_guard.recipes.launch import follow, read_state, tail
 from kidrails_guard.recipes.library import load_recipe
 from kidrails_guard.recipes.plan import make_plan
 from kidrails_guard.recipes.schema import Lora, Method, Recipe
+from kidrails_guard.recipes.training import cpu_overrides
 from kidrails_guard.spectrum.checkpoint import ModelIndex, read_index
 from kidrails_guard.spectrum.report import read_scan
 from kidrails_guard.spectrum.selecting import Request, select
@@ -137,6 +138,7 @@ def run_once(name: str, seed: int, folder: Path, *, args: argparse.Namespace) ->
     config = axolotl_config(recipe, selection)
     # A checkpoint only for the trainer's own log; the optimizer's states are not needed.
     config |= {"save_only_model": True, "dataset_prepared_path": str(folder / f"prepared-{seed}")}
+    config |= cpu_overrides(config)
     file = folder / "run.yml"
     file.write_text(yaml.safe_dump(config), encoding="utf-8")
     output = folder / "output"

@@ -18,6 +18,7 @@ from kidrails_guard.spectrum.checkpoint import ModelIndex
 
 Config = Mapping[str, Any]
 
+LORA_KERNELS: Final = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel")
 _PLAIN: Final = re.compile(r"\^?[\w.]+\$?")
 _ROLES: Final = frozenset({"system", "user", "assistant", "tool"})
 
@@ -183,12 +184,28 @@ def check_machine(config: Config, gpus: int) -> list[Result]:
         wrong.append(problem("machine", f"attn_implementation: {attention} needs a GPU"))
     if "8bit" in str(config.get("optimizer")):
         wrong.append(problem("machine", f"optimizer: {config['optimizer']} needs a GPU"))
+    if kernels := cuda_kernels(config):
+        text = f"{', '.join(kernels)}: need a GPU, and are on unless set to false"
+        wrong.append(problem("machine", text))
     if not wrong:
         return [fine("machine", "CPU")]
     last = wrong.pop()
     hint = "on a CPU: kidrails train RECIPE --on cpu, or --bf16 false --tf32 false "
     hint += "--attn_implementation sdpa"
     return [*wrong, Result(last.check, last.level, last.text, hint)]
+
+
+def cuda_kernels(config: Config) -> list[str]:
+    """Return the keys of axolotl's CUDA kernels for LoRA that a run would use.
+
+    axolotl sets all of them for supervised LoRA where none is set (axolotl 0.19,
+    ``check_auto_enable_lora_kernels``), on a CPU as well, and then ends at the first step.
+    """
+    if config.get("adapter") not in {"lora", "qlora"} or config.get("rl"):
+        return []
+    if all(config.get(key) is None for key in LORA_KERNELS):
+        return list(LORA_KERNELS)
+    return [key for key in LORA_KERNELS if config.get(key)]
 
 
 def _brief(value: object) -> str:

@@ -34,7 +34,7 @@ from kidrails_guard.recipes.proof import (
     read_checkpoint,
 )
 from kidrails_guard.recipes.rendered import Rendered
-from kidrails_guard.recipes.static_checks import trained_method
+from kidrails_guard.recipes.static_checks import cuda_kernels, trained_method
 from kidrails_guard.spectrum.checkpoint import ModelIndex, read_index
 
 CPU_VALUES: Mapping[str, Any] = {
@@ -98,6 +98,7 @@ def cpu_overrides(config: Mapping[str, Any], *, longest: int = 0) -> dict[str, A
         changes["flash_attention"] = False
     if "8bit" in str(config.get("optimizer")):
         changes["optimizer"] = "adamw_torch_fused"
+    changes |= dict.fromkeys(cuda_kernels(config), False)
     needed = -(-longest // 64) * 64
     if 0 < needed < int(config.get("sequence_len") or 0):
         changes["sequence_len"] = needed

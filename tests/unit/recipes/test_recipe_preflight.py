@@ -122,6 +122,20 @@ def test_the_cpu_overrides_make_every_gpu_recipe_fit_a_cpu() -> None:
         assert problems(check_machine(recipe.override(changes).config, 0)) == ""
 
 
+def test_kernels_for_lora_that_axolotl_switches_on_by_itself_need_a_gpu() -> None:
+    names = "lora_mlp_kernel, lora_qkv_kernel, lora_o_kernel"
+    config = {"adapter": "lora"}
+    assert f"{names}: need a GPU" in problems(check_machine(config, 0))
+    assert problems(check_machine(config, 1)) == ""
+    off = dict.fromkeys(names.split(", "), False)
+    assert cpu_overrides(config).items() >= off.items()
+    assert problems(check_machine(config | off, 0)) == ""
+    # One that is set keeps axolotl from choosing; preference pairs never use them.
+    assert "lora_o_kernel: need" in problems(check_machine(config | {"lora_o_kernel": True}, 0))
+    assert problems(check_machine(config | {"rl": "dpo"}, 0)) == ""
+    assert not cpu_overrides({"rl": "dpo", **config}).keys() & off.keys()
+
+
 def test_a_short_sequence_is_not_made_longer() -> None:
     assert "sequence_len" not in cpu_overrides({"sequence_len": 128}, longest=500)
 
