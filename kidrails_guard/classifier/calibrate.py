@@ -26,9 +26,9 @@ MISS_COST: Final[dict[Action, float]] = {
     Action.ALLOW: 1.0,
     Action.REDACT: 2.0,
     Action.CARE: 3.0,
-    Action.REDIRECT: 8.0,
-    Action.REFUSE: 8.0,
-    Action.CRISIS: 40.0,
+    Action.REDIRECT: 10.0,
+    Action.REFUSE: 10.0,
+    Action.CRISIS: 100.0,
 }
 """What it costs not to find a hazard, by the action it would have had."""
 
@@ -48,10 +48,10 @@ HARD: Final = frozenset({"answers", "danger", "everyday", "requests"})
 HARD_ALARM: Final = 0.15
 """The harmless rows of these files were written to look like risky ones: they stand for far fewer
 texts in use than a row of plain talk does, so a false alarm on one costs this much of the whole."""
-REPLY_ALARM: Final = 3.0
-"""Replies are good far more often than the rows here say: a false alarm costs this much more."""
 WEAK_DISCOUNT: Final = 8.0
 """A weak finding counts only where the guard is strict: its false alarms cost this much less."""
+REPLY_WEAK_DISCOUNT: Final = 3.0
+"""The same for replies: most that follow a message met with care are good and much needed."""
 PRIOR_LOGIT: Final = 0.35
 """Strength of the pull towards the Bayes threshold, in cost a row and squared logit."""
 
@@ -196,7 +196,7 @@ def choose_thresholds(
     action: Mapping[str, Action],
     *,
     share: NDArray[np.float64],
-    alarms: float = 1.0,
+    discount: float = WEAK_DISCOUNT,
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Return thresholds and weak thresholds by output name.
 
@@ -207,22 +207,22 @@ def choose_thresholds(
         harmless: rows on which an alarm costs in full.
         action: what follows from each output.
         share: part of an alarm's cost that each row's alarm has, shape (rows,).
-        alarms: how many times dearer false alarms are than `ALARM_COST` says.
+        discount: how much less a weak finding's false alarms cost.
     """
     firm: dict[str, float] = {}
     weak: dict[str, float] = {}
     for at, name in enumerate([*map(str, HAZARDS), RISK]):
         use = known[:, at] > 0
         truth = target[use, at].astype(np.float64)
-        miss_cost, alarm_cost = MISS_COST[action[name]], ALARM_COST[action[name]] * alarms
+        miss_cost, alarm_cost = MISS_COST[action[name]], ALARM_COST[action[name]]
         alarm = np.where(harmless[use], alarm_cost, alarm_cost * AMID_RISK) * share[use]
-        for table, discount in ((firm, 1.0), (weak, WEAK_DISCOUNT)):
-            bayes = alarm_cost / discount / (alarm_cost / discount + miss_cost)
+        for table, less in ((firm, 1.0), (weak, discount)):
+            bayes = alarm_cost / less / (alarm_cost / less + miss_cost)
             table[name] = best_threshold(
                 scores[use, at].astype(np.float64),
                 truth,
                 np.full(len(truth), miss_cost),
-                alarm / discount,
+                alarm / less,
                 bayes=min(max(bayes, 0.02), 0.95),
             )
         weak[name] = min(weak[name], firm[name])

@@ -23,6 +23,8 @@ from kidrails_guard.classifier.labels import combine
 from kidrails_guard.classifier.network import HazardNetwork
 from kidrails_guard.errors import DataError
 
+SPARED = ("/encoder/encoder/layer.0/output/dense/MatMul",)
+"""Left in fp32: outliers there cost the most precision for their size (an eighth of the error)."""
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -106,6 +108,7 @@ def export_onnx(network: HazardNetwork, path: Path) -> None:
             weight_type=QuantType.QInt8,
             per_channel=True,
             reduce_range=True,
+            nodes_to_exclude=list(SPARED),
             extra_options={"DefaultTensorType": 1},
         )
         shutil.copyfile(Path(folder, "int8.onnx"), path)
