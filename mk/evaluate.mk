@@ -1,7 +1,8 @@
 # The evaluations whose results are in the repository. A run that was stopped goes on where it was.
 
-# One disguise in turn for each attempt and 96 tokens a reply: about 25 minutes of one free core.
-EVALUATE := $(BIN)/kidrails eval run --disguises 1 --max-tokens 96 --work build/evaluate
+# One disguise in turn for each attempt, 128 tokens a reply, eight asked at a time: an engine on one core
+# is three times as fast when it answers several together.
+EVALUATE := $(BIN)/kidrails eval run --disguises 1 --max-tokens 128 --concurrency 8 --work build/evaluate
 # What stands against the embedded model as its makers ship it: a GGUF file, a folder, `default`.
 TUNED ?= default
 

@@ -87,5 +87,6 @@ def to_html(report: Report) -> str:
         rows=figure_rows(summaries),
         reading=reading_plot(grades, outcome.limits),
         latency=latency_plot(seconds),
+        at_a_time=outcome.versions.get("asked at a time", "1"),
         worst={name: worst(results) for name, results in outcome.results.items()},
     )

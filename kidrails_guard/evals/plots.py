@@ -86,7 +86,7 @@ def reading_plot(
         limit = limits[band]
         body.append(_text(8, y, f"age {band}: up to grade {limit:g}"))
         for colour, (target, values) in zip(SERIES, targets.items(), strict=False):
-            y += 17
+            y += 20
             if not values:
                 body.append(_text(8, y, f"{target}: no reply of 30 words or more", fill=QUIET))
                 continue

@@ -145,7 +145,8 @@ async def evaluate(setup: Setup, options: RunOptions, work: Path) -> Outcome:
                         "measured, and the guard held back; measure on a machine that is less busy"
                     )
     limits = {str(band): float(rule.max_grade) for band, rule in setup.guard.policy.bands.items()}
-    outcome = Outcome(results, setup.versions, tuple(notes), targets=facts, limits=limits)
+    versions = {**setup.versions, "asked at a time": str(options.concurrency)}
+    outcome = Outcome(results, versions, tuple(notes), targets=facts, limits=limits)
     return await _judged(outcome, options, work) if options.judges else outcome
 
 
