@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 PAGE, GUARD, ENGINE = 7860, 8080, 8000
 _LOCAL: Final = "127.0.0.1"
 #: For the small model that ships: it soon says the same thing again, and the longer it talks, the
-#: less of it is true.
-_SAMPLING: Final = "temperature=0.3,frequency_penalty=0.8,presence_penalty=0.3,max_tokens=80"
+#: less of it is true. With its voice it repeats itself far less, and a strong penalty would take
+#: from it the words it has to say again: that it is a computer program.
+_SAMPLING: Final = "temperature=0.3,frequency_penalty=0.3,max_tokens=80"
+_SAMPLING_BARE: Final = "temperature=0.3,frequency_penalty=0.8,presence_penalty=0.3,max_tokens=80"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -137,7 +139,8 @@ def _parts(args: argparse.Namespace, band: AgeBand | None, folder: Path) -> _Sta
     if band:
         page += ["--band", str(band)]
     if args.upstream is None and args.model is None:
-        page += ["--sampling", _SAMPLING]
+        bare = args.no_voice or args.adapter or args.backend == "vllm"
+        page += ["--sampling", _SAMPLING_BARE if bare else _SAMPLING]
     if args.frame_ancestors:
         page += ["--frame-ancestors", args.frame_ancestors]
     variable = ",".join(f"{b}={key}" for b, key in page_keys.items())
