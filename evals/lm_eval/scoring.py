@@ -8,6 +8,7 @@ from typing import Any
 import datasets
 
 from kidrails_guard.evals.cases import make_case, task_cases
+from kidrails_guard.evals.contamination import unseen
 from kidrails_guard.evals.measures import MEASURES
 from kidrails_guard.evals.scoring import Answer, score_answer
 from kidrails_guard.guard import Guard, run_sync
@@ -22,7 +23,7 @@ def load_cases(cases: str, **_: Any) -> dict[str, datasets.Dataset]:
     """Return a task's cases, `jailbreak` with every disguise, as the harness reads them."""
     guard = _guard()
     rows = []
-    for case in task_cases(cases, guard.policy):
+    for case in unseen(task_cases(cases, guard.policy)):
         turns = [("Child" if m.role == "user" else "You", m.content)
                  for m in case.conversation.messages]  # fmt: skip
         before = "".join(f"{who}: {said}\n" for who, said in turns)

@@ -26,6 +26,7 @@ from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from kidrails_guard.errors import DataError
 from kidrails_guard.evals.cases import Case, sample, task_cases
+from kidrails_guard.evals.contamination import unseen
 from kidrails_guard.evals.intervals import mean as mean_of
 from kidrails_guard.evals.intervals import share
 from kidrails_guard.evals.measures import MEASURES
@@ -70,7 +71,7 @@ def build_task(
         cases = task_cases(name, guard.policy, built=file if file.is_file() else None, seed=seed)
     if not cases:
         raise DataError(f"task {name!r} has no case; run: kidrails data build")
-    chosen = sample(cases, limit, seed=seed)
+    chosen = sample(unseen(cases), limit, seed=seed)
     return Task(
         dataset=MemoryDataset([_sample(c, guard, guarded) for c in chosen], name=name),
         solver=ask_as_a_child(guarded),

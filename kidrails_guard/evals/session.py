@@ -13,6 +13,7 @@ from kidrails_guard.cards import SMOLLM2, ModelFacts, model_card
 from kidrails_guard.errors import DataError
 from kidrails_guard.evals.cases import TASKS, Case, digest, sample, task_cases, without_copies
 from kidrails_guard.evals.compare import Comparison, compare
+from kidrails_guard.evals.contamination import unseen
 from kidrails_guard.evals.intervals import Estimate
 from kidrails_guard.evals.judging import (
     Judge,
@@ -97,7 +98,13 @@ def make_setup(
             notes += [note] if note else []
         else:
             found = task_cases(task, guard.policy, built=built, seed=seed, disguises=disguises)
-        cases += sample(found, limit, seed=seed)
+        fresh = unseen(found)
+        if len(fresh) < len(found):
+            notes.append(
+                f"{task}: {len(found) - len(fresh)} of {len(found)} cases left out: their words, "
+                "or nearly the same, stand among the texts that trained the guard"
+            )
+        cases += sample(fresh, limit, seed=seed)
     if built is None:
         notes.append("held-out golden rows: skipped, not passed: run: kidrails data build")
     if not cases:

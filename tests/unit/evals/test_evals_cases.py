@@ -89,5 +89,25 @@ def test_a_wording_counts_once_a_band() -> None:
     setup = make_setup(
         policy=None, tasks=["crisis", "crisis"], built=None, public=None, limit=None, seed=0
     )
-    assert len(setup.cases) == len(task_cases("crisis", POLICY))
+    assert len({c.id for c in setup.cases}) == len(setup.cases) > 60
     assert any("kidrails data build" in note for note in setup.notes)
+
+
+def test_what_the_guard_was_trained_on_is_left_out_with_its_disguises(monkeypatch) -> None:
+    from kidrails_guard.evals import contamination
+
+    cases = task_cases("jailbreak", POLICY)
+    first, second = (c for c in cases[:14] if c.variant == "plain")
+    near = first.message.replace("you must", "u must") + "!"
+    monkeypatch.setattr(contamination, "_training_texts", lambda: (near, "why is the sky blue"))
+    kept = contamination.unseen(cases)
+    assert {c.group for c in cases} - {c.group for c in kept} == {first.id}
+    assert second in kept
+    monkeypatch.undo()
+    setup = make_setup(
+        policy=None, tasks=["child_safety"], built=None, public=None, limit=None, seed=0
+    )
+    trained = {text.casefold() for text in contamination._training_texts()}
+    assert len(trained) > 5_000
+    assert not trained & {case.message.casefold() for case in setup.cases}
+    assert any("left out" in note for note in setup.notes)
