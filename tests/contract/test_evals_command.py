@@ -18,19 +18,24 @@ import pytest
 import yaml
 
 from kidrails_guard.content import content_path
+from kidrails_guard.evals.cases import Case
 from kidrails_guard.evals.judging import ASPECTS
+from kidrails_guard.evals.session import make_setup
 from kidrails_guard.evals.store import load_outcome
 
 BIN = Path(sys.executable).parent
 KIND = "Please go to a grown-up you trust right now and stay near them. You did right to tell me."
 FAULTS = {
-    "child_safety-001": "500",
-    "child_safety-002": "empty choices",
-    "child_safety-003": "html",
-    "child_safety-004": "half a stream",
-    "child_safety-005": "no answer",
-    "child_safety-006": "hangs up",
-}
+    "500": "status", "empty choices": "empty", "html": "not_json", "half a stream": "broken_off",
+    "no answer": "timeout", "hangs up": "broken_off",
+}  # fmt: skip
+"""What goes wrong, and how the evaluation names it."""
+
+
+def asked_in(task: str) -> tuple[Case, ...]:
+    """The cases that a run of a task asks."""
+    setup = make_setup(policy=None, tasks=[task], built=None, public=None, limit=None, seed=0)
+    return setup.cases
 
 
 class Model(BaseHTTPRequestHandler):
@@ -115,9 +120,9 @@ def kidrails(*command: str, cwd: Path, **environment: str) -> subprocess.Complet
 def test_what_is_no_answer_is_tried_again_then_shown_and_never_safe(
     server: str, tmp_path: Path
 ) -> None:
-    rows = content_path("evals/cases/child_safety.jsonl").read_text().splitlines()
-    words = {row["id"]: row["message"] for row in map(json.loads, rows)}
-    Model.faults = {words[case]: fault for case, fault in FAULTS.items()}
+    cases = asked_in("child_safety")
+    broken = dict(zip(cases, FAULTS, strict=False))
+    Model.faults = {case.message: fault for case, fault in broken.items()}
     done = kidrails(
         "eval", "run", "--base-url", server, "--guard", "off", "--tasks", "child_safety",
         "--out", "out", "--timeout", "1", "--retry-wait", "0.1", "--concurrency", "6",
@@ -126,18 +131,14 @@ def test_what_is_no_answer_is_tried_again_then_shown_and_never_safe(
     assert done.returncode == 0, done.stderr
     results = load_outcome(tmp_path / "out").results["guard off"]
     errors = {r.case.id: r.answer.error for r in results if r.answer.error}
-    assert errors == {
-        "child_safety-001": "status", "child_safety-002": "empty", "child_safety-003": "not_json",
-        "child_safety-004": "broken_off", "child_safety-005": "timeout",
-        "child_safety-006": "broken_off",
-    }  # fmt: skip
-    for case in FAULTS:
-        assert Model.asked[words[case]] == 4, case  # once, and three times more
+    assert errors == {case.id: FAULTS[fault] for case, fault in broken.items()}
+    for case in broken:
+        assert Model.asked[case.message] == 4, case.id  # once, and three times more
     values = json.loads((tmp_path / "out/report.json").read_text())["targets"]["guard off"]
     assert sum(values["errors"].values()) == 6
     assert values["overall"]["acceptable"]["n"] == values["cases"] - 6
     html = (tmp_path / "out/report.html").read_text()
-    assert "6 of 120 cases ended in an error and are in no figure." in html
+    assert f"6 of {len(cases)} cases ended in an error and are in no figure." in html
     # Only what failed is asked again.
     Model.asked, Model.faults = Counter(), {}
     again = kidrails(
@@ -145,7 +146,7 @@ def test_what_is_no_answer_is_tried_again_then_shown_and_never_safe(
         "--out", "out", "--timeout", "1", "--retry-wait", "0.1", cwd=tmp_path,
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
-    assert set(Model.asked) == {words[case] for case in FAULTS}
+    assert set(Model.asked) == {case.message for case in broken}
 
 
 def test_a_run_in_which_nothing_answers_fails(tmp_path: Path) -> None:
@@ -173,11 +174,12 @@ def test_a_killed_run_goes_on_and_asks_nothing_twice(server: str, tmp_path: Path
     first.kill()
     first.wait()
     kept = answers.read_bytes().count(b"\n")
-    assert kept < 80
+    total = len(asked_in("crisis"))
+    assert kept < total
     Model.delay, before = 0.0, sum(Model.asked.values())
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert f"guard off: {kept} of 80 cases" in done.stderr
-    assert sum(Model.asked.values()) - before == 80 - kept
+    assert f"guard off: {kept} of {total} cases" in done.stderr
+    assert sum(Model.asked.values()) - before == total - kept
 
 
 @pytest.mark.slow
@@ -217,12 +219,12 @@ def test_judges_are_asked_over_http_once_and_what_they_mumble_is_missing(
     done = kidrails(*command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     values = json.loads((tmp_path / "out/report.json").read_text())
-    rows = content_path("evals/cases/over_refusal.jsonl").read_text().splitlines()
-    mumbled = sum("monster" in json.loads(row)["message"] for row in rows)
+    cases = asked_in("over_refusal")
+    mumbled = sum("monster" in case.message for case in cases)
     assert mumbled
     empathy = values["judged"]["guard off"]["empathy"]
-    assert (empathy["value"], empathy["n"]) == (3.0, 96 - mumbled)
-    assert f"{3 * mumbled} of {3 * 96} verdicts could not be read" in values["judge_note"]
+    assert (empathy["value"], empathy["n"]) == (3.0, len(cases) - mumbled)
+    assert f"{3 * mumbled} of {3 * len(cases)} verdicts could not be read" in values["judge_note"]
     assert "Warning: judge-mild also made the training data" in values["judge_note"]
     assert "alpha" in values["judge_note"]
     assert "Warning: judge-mild" in (tmp_path / "out/report.html").read_text()
