@@ -50,10 +50,15 @@ HARD_ALARM: Final = 0.15
 texts in use than a row of plain talk does, so a false alarm on one costs this much of the whole."""
 WEAK_DISCOUNT: Final = 8.0
 """A weak finding counts only where the guard is strict: its false alarms cost this much less."""
+REPLY_ALARM: Final = 0.5
+"""A false alarm on a reply costs half: the child reads kind words and asks again."""
 REPLY_WEAK_DISCOUNT: Final = 3.0
 """The same for replies: most that follow a message met with care are good and much needed."""
 PRIOR_LOGIT: Final = 0.35
 """Strength of the pull towards the Bayes threshold, in cost a row and squared logit."""
+
+REPLY_PULL: Final = 12.0
+"""The same for replies, of which each hazard has few rows."""
 
 SCALED: Final = RISK_AT + 1
 """Hazards and risk have a scaling; cases, severity and about are used as they come."""
@@ -154,7 +159,13 @@ def platt(
 
 
 def best_threshold(
-    scores: Doubles, truth: Doubles, miss: Doubles, alarm: Doubles, *, bayes: float
+    scores: Doubles,
+    truth: Doubles,
+    miss: Doubles,
+    alarm: Doubles,
+    *,
+    bayes: float,
+    prior: float = PRIOR_LOGIT,
 ) -> float:
     """Return the probability from which a finding costs less than its absence.
 
@@ -164,6 +175,7 @@ def best_threshold(
         miss: cost of not finding each row.
         alarm: cost of a false finding on each row.
         bayes: where the threshold lies without rows.
+        prior: how strongly it is drawn there.
     """
 
     def logit(p: Doubles | float) -> Any:
@@ -175,7 +187,7 @@ def best_threshold(
     missed = np.concatenate([[0], np.cumsum((truth * miss)[order])])
     alarms = np.concatenate([np.cumsum(((1 - truth) * alarm)[order][::-1])[::-1], [0]])
     at = np.searchsorted(ordered, grid)
-    pull = PRIOR_LOGIT * (logit(grid) - logit(bayes)) ** 2
+    pull = prior * (logit(grid) - logit(bayes)) ** 2
     return round(float(grid[int(np.argmin(missed[at] + alarms[at] + pull))]), 4)
 
 
@@ -196,7 +208,9 @@ def choose_thresholds(
     action: Mapping[str, Action],
     *,
     share: NDArray[np.float64],
+    alarms: float = 1.0,
     discount: float = WEAK_DISCOUNT,
+    prior: float = PRIOR_LOGIT,
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Return thresholds and weak thresholds by output name.
 
@@ -207,14 +221,16 @@ def choose_thresholds(
         harmless: rows on which an alarm costs in full.
         action: what follows from each output.
         share: part of an alarm's cost that each row's alarm has, shape (rows,).
+        alarms: part of `ALARM_COST` that false alarms cost here.
         discount: how much less a weak finding's false alarms cost.
+        prior: how strongly thresholds are drawn to where they lie without rows.
     """
     firm: dict[str, float] = {}
     weak: dict[str, float] = {}
     for at, name in enumerate([*map(str, HAZARDS), RISK]):
         use = known[:, at] > 0
         truth = target[use, at].astype(np.float64)
-        miss_cost, alarm_cost = MISS_COST[action[name]], ALARM_COST[action[name]]
+        miss_cost, alarm_cost = MISS_COST[action[name]], ALARM_COST[action[name]] * alarms
         alarm = np.where(harmless[use], alarm_cost, alarm_cost * AMID_RISK) * share[use]
         for table, less in ((firm, 1.0), (weak, discount)):
             bayes = alarm_cost / less / (alarm_cost / less + miss_cost)
@@ -224,6 +240,7 @@ def choose_thresholds(
                 np.full(len(truth), miss_cost),
                 alarm / less,
                 bayes=min(max(bayes, 0.02), 0.95),
+                prior=prior,
             )
         weak[name] = min(weak[name], firm[name])
     return firm, weak

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from kidrails_guard.classifier.calibrate import (
     HARD,
     HARD_ALARM,
+    REPLY_ALARM,
+    REPLY_PULL,
     REPLY_WEAK_DISCOUNT,
     SCALED,
     Calibration,
@@ -72,7 +74,9 @@ def calibrate(logits: NDArray[np.float32], dev: Sequence[Example], policy: Polic
         harmless[~asked],
         replies,
         share=share[~asked],
+        alarms=REPLY_ALARM,
         discount=REPLY_WEAK_DISCOUNT,
+        prior=REPLY_PULL,
     )
     return replace(unset, thresholds=firm, weak=weak, output=output, output_weak=output_weak)
 
