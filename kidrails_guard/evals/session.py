@@ -197,8 +197,13 @@ def render(outcome: Outcome) -> dict[str, str]:
         Comparison(before, after, compare(outcome.results[before], outcome.results[after]))
         for before, after in pairs_of(list(outcome.results))
     ]
-    models = sorted({facts.get("model", "model") for facts in outcome.targets.values()})
-    name = ", ".join(models) or "model"
+    models = sorted(
+        {
+            facts.get("model", "model") + (", with an adapter" if "adapter" in facts else "")
+            for facts in outcome.targets.values()
+        }
+    )
+    name = " and ".join(models) or "model"
     report = Report(
         title=f"Is it safe for children? {name}",
         outcome=outcome,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from kidrails_guard.evals.compare import Comparison, Difference, regressions
+from kidrails_guard.evals.compare import SAFETY, Comparison, Difference, regressions
 from kidrails_guard.evals.intervals import NOTHING
 from kidrails_guard.evals.measures import BY_KEY, MEASURES, Summary
 from kidrails_guard.evals.runner import Result
@@ -111,14 +111,16 @@ def _change(d: Difference) -> dict[str, str]:
 def comparison_rows(c: Comparison) -> dict[str, Any]:
     """Return what certainly changed, worst first, and what to think of it."""
     worse = [d for d in c.differences if d.certain and d.worse_by > 0]
-    better = sorted((d for d in c.differences if d.certain and d.worse_by < 0),
-                    key=lambda d: d.worse_by)  # fmt: skip
+    better = sorted(
+        (d for d in c.differences if d.certain and d.worse_by < 0),
+        key=lambda d: (d.measure not in SAFETY, d.worse_by),
+    )
     unsafe = len(regressions(c.differences))
-    words = f"In safety {unsafe or 'nothing'} certainly got worse"
-    words += (
-        f" ({len(worse) - unsafe} other figures did), and {len(better)} figures certainly got "
-        f"better. Of {len(c.differences)} figures about {0.05 * len(c.differences):.0f} would look "
-        "certain by chance alone, so trust what several places show."
+    chance = 0.05 * len(c.differences)
+    words = (
+        f"Certainly worse: {unsafe} figures of safety and {len(worse) - unsafe} of how replies "
+        f"read. Certainly better: {len(better)}. Of {len(c.differences)} figures about "
+        f"{chance:.0f} would look certain by chance alone, so trust what several places show."
     )
     return {
         "before": c.before, "after": c.after, "words": words,
