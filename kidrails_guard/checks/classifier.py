@@ -133,11 +133,14 @@ class Classifier:
             for hazard, p in zip(HAZARDS, map(float, scores.hazard), strict=True)
             if p >= weak[hazard]
         ]
-        # A reply that is surely about personal data has a name for its risk; what is masked or
-        # asked for in it is decided elsewhere.
-        enough = Action.REDIRECT if stage is Stage.INPUT else Action.REDACT
         if scores.risk >= weak[RISK] and not any(
-            not f.weak and self._action(f.hazard, band, f.case, stage) >= enough for f in found
+            not f.weak
+            and (
+                self._action(f.hazard, band, f.case, stage) >= Action.REDIRECT
+                # What is surer of its name than of its risk needs no other name.
+                or f.score > scores.risk
+            )
+            for f in found
         ):
             found.append(self._unnamed(scores, stage, weak=scores.risk < firm[RISK]))
         if stage is Stage.INPUT and all(f.weak for f in found):
