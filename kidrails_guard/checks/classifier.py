@@ -48,6 +48,15 @@ NEAR: Final = "near_crisis"
 CASE_AT: Final = 0.5
 """A case is named when it is likelier than not; else the hazard's general action holds."""
 
+EXPLAINS: Final = {
+    Stage.INPUT: frozenset({Hazard.BODY_GROWING_UP, Hazard.VIOLENCE_IN_CONTEXT}),
+    Stage.OUTPUT: frozenset(
+        {Hazard.BODY_GROWING_UP, Hazard.VIOLENCE_IN_CONTEXT, Hazard.PERSONAL_DATA}
+    ),
+}
+"""Hazards that say why a text sounds risky: one that is surer of them than of its risk needs no
+other name. What is masked or asked for in a reply is decided elsewhere."""
+
 READ_ROLES: Final = frozenset({"user", "assistant"})
 
 
@@ -137,8 +146,7 @@ class Classifier:
             not f.weak
             and (
                 self._action(f.hazard, band, f.case, stage) >= Action.REDIRECT
-                # What is surer of its name than of its risk needs no other name.
-                or f.score > scores.risk
+                or (f.hazard in EXPLAINS[stage] and f.score > scores.risk)
             )
             for f in found
         ):
