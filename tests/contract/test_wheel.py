@@ -76,7 +76,8 @@ def test_the_wheel_holds_the_content_folders_and_what_the_page_needs(
     tops = {name.split("/")[0] for name in names}
     # A top-level `data` or `evals` would be in everybody's way.
     assert tops == {"kidrails_guard", next(t for t in tops if t.endswith(".dist-info"))}
-    assert not [n for n in names if n.endswith((".pyc", ".gguf", ".safetensors"))]
+    strays = {n for n in names if n.endswith((".pyc", ".gguf", ".safetensors"))}
+    assert strays == {"kidrails_guard/models/voice/adapter.gguf"}  # the voice, and no other weights
 
 
 def test_the_installed_wheel_finds_its_own_content(installed: Path, tmp_path: Path) -> None:
