@@ -34,7 +34,7 @@ _CLITICS: Final = ("ll", "ve", "re", "s", "d", "m", "t")
 def _read_run(chunk: str, words: Vocabulary) -> tuple[int, list[str]]:
     """Return the words in letters that stood apart, and how many letters are in none."""
     if "'" in chunk:
-        return _read_around_apostrophe(chunk, words)
+        return _read_around_apostrophes(chunk, words)
     if chunk.isalpha():
         is_one = chunk in words or chunk in EUPHEMISMS
         whole, unknown = ([chunk], 0) if is_one else words.segment(chunk)
@@ -55,21 +55,19 @@ def _read_run(chunk: str, words: Vocabulary) -> tuple[int, list[str]]:
     return best
 
 
-def _read_around_apostrophe(chunk: str, words: Vocabulary) -> tuple[int, list[str]]:
-    """Do `_read_run` where an apostrophe stands among the letters: ``i'ddie`` is ``i'd die``."""
-    before, _, after = chunk.partition("'")
-    strange, head = _read_run(before, words) if before else (0, [])
-    readings = []
-    for ending in _CLITICS:
-        if after.startswith(ending):
-            rest = after[len(ending) :]
-            unknown, tail = _read_run(rest, words) if rest else (0, [])
-            readings.append((unknown, len(tail), ending, tail))
-    if not head or not readings:
-        unknown, tail = _read_run(after, words) if after else (0, [])
-        return strange + unknown, head + tail
-    unknown, _, ending, tail = min(readings)
-    return strange + unknown, [*head[:-1], f"{head[-1]}'{ending}", *tail]
+def _read_around_apostrophes(chunk: str, words: Vocabulary) -> tuple[int, list[str]]:
+    """Do `_read_run` where apostrophes stand among the letters: ``i'ddie`` is ``i'd die``."""
+    strange, read = 0, list[str]()
+    for number, part in enumerate(chunk.split("'")):
+        ending = next((e for e in _CLITICS if part.startswith(e)), "") if number and read else ""
+        if ending:
+            read[-1] += f"'{ending}"
+        rest = part[len(ending) :]
+        if rest:
+            unknown, cut = _read_run(rest, words)
+            strange += unknown
+            read += cut
+    return strange, read
 
 
 def _chunks(body: str, usual: str) -> Iterator[tuple[str, str]]:

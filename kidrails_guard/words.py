@@ -91,14 +91,13 @@ class Vocabulary:
         lookup, pairs = self.costs.get, self._pairs
         # For each end: the chunks that may end there, as (cost of all so far, start, chunk before).
         ends: list[dict[str, tuple[float, int, str]]] = [{"": (0.0, 0, "")}]
+        cheapest = [(0.0, "")]  # of each end: the least of these costs, and its chunk
         for end in range(1, len(letters) + 1):
             here: dict[str, tuple[float, int, str]] = {}
             strange = (math.inf, end - 1, "", "")
             for start in range(max(0, end - _LONGEST), end):
                 word = letters[start:end]
-                before = ends[start]
-                last = min(before, key=lambda w: before[w][0])
-                least = before[last][0]
+                least, last = cheapest[start]
                 cost = lookup(word)
                 if cost is None:
                     strange = min(strange, (least + _UNKNOWN + 3.0 * len(word), start, last, word))
@@ -106,7 +105,7 @@ class Vocabulary:
                 best = (least + cost, start, last)
                 follows = pairs.get(word)
                 if follows:
-                    for other, (so_far, _, _) in before.items():
+                    for other, (so_far, _, _) in ends[start].items():
                         pair = follows.get(other)
                         if pair is not None and so_far + pair + _PAIR_EXTRA < best[0]:
                             best = (so_far + pair + _PAIR_EXTRA, start, other)
@@ -115,8 +114,9 @@ class Vocabulary:
             if strange[3] and not any(cost < strange[0] - _UNKNOWN for cost, _, _ in here.values()):
                 here[strange[3]] = strange[:3]
             ends.append(here)
+            cheapest.append(min(((c[0], w) for w, c in here.items()), key=lambda pair: pair[0]))
         end, words = len(letters), []
-        word = min(ends[end], key=lambda w: ends[end][w][0]) if end else ""
+        word = cheapest[end][1]
         while end:
             _, start, previous = ends[end][word]
             words.append(word)

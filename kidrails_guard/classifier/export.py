@@ -24,7 +24,7 @@ from kidrails_guard.classifier.network import HazardNetwork
 from kidrails_guard.errors import DataError
 
 SPARED = ("/encoder/encoder/layer.0/output/dense/MatMul",)
-"""Left in fp32: outliers there cost the most precision for their size (an eighth of the error)."""
+"""Left in fp32: outliers there cost the most precision for their size."""
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 

@@ -184,3 +184,7 @@ def test_every_process_reads_a_text_alike() -> None:
     }
     read = ["help me now", "kill myself", "help me now", "i am sad now"]
     assert said == {f"{read}\n".encode()}
+
+
+def test_thousands_of_apostrophes_among_letters_are_read() -> None:
+    assert normalize("i ' d g o " * 3000).text.startswith("i'd go")
