@@ -226,3 +226,27 @@ def test_an_empty_folder_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="kidrails guard train"):
         read_manifest(tmp_path)
     assert all((SHIPPED / name).is_file() for name in FILES)
+
+
+@pytest.mark.parametrize(
+    ("stage", "named", "at", "expected"),
+    [
+        (Stage.INPUT, "K03b", 0.9, {Hazard.BODY_GROWING_UP}),
+        (Stage.INPUT, "K04b", 0.9, {Hazard.VIOLENCE_IN_CONTEXT}),
+        (Stage.OUTPUT, "K10", 0.9, {Hazard.PERSONAL_DATA}),
+        # Less sure of its name than of its risk, or a name that explains nothing.
+        (Stage.INPUT, "K03b", 0.6, {Hazard.BODY_GROWING_UP, Hazard.ILLEGAL_ACTS}),
+        (Stage.INPUT, "K12", 0.9, {Hazard.SCHOOL_CHEATING, Hazard.ILLEGAL_ACTS}),
+    ],
+)
+def test_a_risk_that_a_hazard_explains_gets_no_other_name(
+    check: Classifier,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: Stage,
+    named: str,
+    at: float,
+    expected: set[Hazard],
+) -> None:
+    fixed(check, 0.5, 0.3, monkeypatch)
+    found = check.findings(scores(**{named: at, "K11": 0.2, RISK: 0.7}), AgeBand.MIDDLE, stage)
+    assert firm(found) == expected
