@@ -43,9 +43,10 @@ from kidrails_guard.classifier.rows import LabelledText, read_own
 from kidrails_guard.evals.intervals import Estimate, proportion, share
 from kidrails_guard.evals.peers import PEERS
 from kidrails_guard.files import dump_json
-from kidrails_guard.guard import Guard
+from kidrails_guard.guard import Guard, run_sync
 from kidrails_guard.normalize import Normalized
 from kidrails_guard.policy import Policy, load_policy
+from kidrails_guard.streaming import judge_reply
 from kidrails_guard.types import (
     About,
     Action,
@@ -109,8 +110,11 @@ def run(guard: Guard, rows: Sequence[LabelledText], *, turns: bool = True) -> li
     found = []
     for row in tqdm(rows, disable=None, leave=False):
         before = conversation(row.turns if turns else ())
-        check = guard.check_input_sync if row.stage is Stage.INPUT else guard.check_output_sync
-        verdict = check(row.text, before, band=BAND)
+        if row.stage is Stage.INPUT:
+            verdict = guard.check_input_sync(row.text, before, band=BAND)
+        else:
+            # As the proxy does: part by part, each with what stood before it.
+            verdict = run_sync(judge_reply(guard, row.text, before, band=BAND)).verdict
         found.append(Outcome(row, BAND, wanted_action(guard.policy, row, BAND), verdict.action))
     return found
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from kidrails_guard.errors import DataError
 from kidrails_guard.guard import Guard
+from kidrails_guard.streaming import judge_reply
 from kidrails_guard.types import (
     CONDUCT,
     NO_TURNS,
@@ -173,6 +174,11 @@ async def check_rows(
             identifier = error.args[1] if len(error.args) > 1 else None
             yield {"id": identifier, "line": number, "error": str(error.args[0])}
             continue
-        run = guard.check_input if row.stage is Stage.INPUT else guard.check_output
-        verdict = await run(row.text, row.conversation, band=row.band)
-        yield verdict_record(row.id, verdict)
+        yield verdict_record(row.id, await judge_row(guard, row))
+
+
+async def judge_row(guard: Guard, row: Row) -> Verdict:
+    """Return the verdict that the proxy would come to: of a reply, part by part."""
+    if row.stage is Stage.INPUT:
+        return await guard.check_input(row.text, row.conversation, band=row.band)
+    return (await judge_reply(guard, row.text, row.conversation, band=row.band)).verdict

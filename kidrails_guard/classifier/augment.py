@@ -15,6 +15,7 @@ from typing import Final
 
 from kidrails_guard.classifier.encode import MAX_TURNS, Turn
 from kidrails_guard.classifier.examples import Example
+from kidrails_guard.classifier.looks import looks
 from kidrails_guard.types import Stage
 
 CHILD_SPELLING: Final[dict[str, tuple[str, ...]]] = {
@@ -242,12 +243,24 @@ def some_sentences(text: str, rng: random.Random) -> str:
     return " ".join(sentences[first : first + rng.randint(1, 3)]) or text
 
 
+def part_of_reply(example: Example, rng: random.Random) -> str:
+    """Return a part of a reply that has the whole's label.
+
+    Of a good reply every part is good: what the guard looks at while it arrives, or a few
+    sentences. Of a bad one, a part that the guard looks at and that holds most of it.
+    """
+    if example.benign and rng.random() < 0.3:
+        return some_sentences(example.text, rng)
+    seen = looks(example.text)
+    if not example.benign:
+        seen = tuple(text for text in seen if len(text) * 5 >= len(example.text) * 3)
+    return rng.choice(seen) if seen else example.text
+
+
 def augment(example: Example, rng: random.Random, around: Surroundings) -> Example:
     """Return one other form of an example with the same label."""
     if example.stage is Stage.OUTPUT:
-        if example.benign and rng.random() < 0.5:
-            example = replace(example, text=some_sentences(example.text, rng))
-        return with_turns(example, rng, around)
+        return with_turns(replace(example, text=part_of_reply(example, rng)), rng, around)
     text = rewrite(example.text, rng)
     if around.sentences and len(text) < 200 and rng.random() < 0.12:
         other = rng.choice(around.sentences)

@@ -38,12 +38,27 @@ KIND_WEIGHT = 0.7
 
 
 def windows_of(
-    examples: Sequence[Example], tokenizer: Tokenizer, clean: Clean
+    examples: Sequence[Example],
+    tokenizer: Tokenizer,
+    clean: Clean,
+    *,
+    seen: Callable[[Example], Sequence[str]] = lambda example: (example.text,),
 ) -> Iterator[list[Window]]:
-    """Yield each example's windows, as the running classifier will see them."""
+    """Yield each example's windows, as the running classifier will see them.
+
+    Args:
+        examples: texts with their turns.
+        tokenizer: the encoder's.
+        clean: the normaliser.
+        seen: the parts of a text that are looked at one by one; the text alone by default.
+    """
     for example in examples:
         turns = [Turn(t.role, clean(t.text)) for t in example.turns]
-        yield list(encode(tokenizer, clean(example.text), turns, stage=example.stage))
+        yield [
+            window
+            for text in seen(example) or (example.text,)
+            for window in encode(tokenizer, clean(text), turns, stage=example.stage)
+        ]
 
 
 def collate(windows: Sequence[Window]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -193,7 +208,10 @@ def _epoch(
             if example.source in CHILDREN or rng.random() < settings.public_share:
                 rows.append(augment(example, rng, around) if rng.random() < 0.5 else example)
         elif example.stage is Stage.OUTPUT:
-            rows.append(augment(example, rng, around) if rng.random() < 0.5 else example)
+            # Whole, and as the guard sees it while it arrives: one part of a bad reply, two of a
+            # good one, since a reply passes only if every part of it does.
+            rows.append(example)
+            rows += [augment(example, rng, around) for _ in range(1 + example.benign)]
         else:
             rows.append(example)
             rows += [augment(example, rng, around) for _ in range(settings.copies)]

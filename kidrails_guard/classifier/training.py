@@ -15,6 +15,7 @@ from kidrails_guard.classifier.augment import Surroundings
 from kidrails_guard.classifier.calibrate import ALARM_COST, MISS_COST, Calibration
 from kidrails_guard.classifier.examples import Example, from_own, from_public
 from kidrails_guard.classifier.labels import names
+from kidrails_guard.classifier.looks import looks
 from kidrails_guard.classifier.model import FILES
 from kidrails_guard.classifier.public import SOURCES, read_public
 from kidrails_guard.classifier.rows import read_own
@@ -177,7 +178,7 @@ def train(
     report("export: ONNX, fused, int8")
     export_onnx(network, out / "model.onnx")
     tokenizer.save(str(out / "tokenizer.json"), pretty=False)
-    windows = list(windows_of(corpus.dev, tokenizer, clean))
+    windows = list(windows_of(corpus.dev, tokenizer, clean, seen=as_checked))
     exact = predict(network, windows)
     small = onnx_logits(out / "model.onnx", windows)
     calibration = calibrate(small, corpus.dev, load_policy())
@@ -192,6 +193,11 @@ def train(
 def clean(text: str) -> str:
     """Return a text as the encoder reads it."""
     return normalize(text).text
+
+
+def as_checked(example: Example) -> Sequence[str]:
+    """Return the texts that the guard looks at to decide about an example."""
+    return looks(example.text) if example.stage is Stage.OUTPUT else (example.text,)
 
 
 def source_hashes(data: Path, public: Path | None) -> dict[str, str]:

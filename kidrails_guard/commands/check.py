@@ -65,12 +65,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _one(guard: Guard, text: str, band: AgeBand, stage: Stage, args: argparse.Namespace) -> int:
-    from kidrails_guard.batch import verdict_record
+    from kidrails_guard.batch import Row, judge_row, verdict_record
     from kidrails_guard.explain import explain
-    from kidrails_guard.types import Action, Stage
+    from kidrails_guard.guard import run_sync
+    from kidrails_guard.types import Action
 
-    run = guard.check_input_sync if stage is Stage.INPUT else guard.check_output_sync
-    verdict = run(text, band=band)
+    verdict = run_sync(judge_row(guard, Row(None, text, band, stage)))
     answer = guard.answer(verdict, band, seed="check") if verdict.action.answers else None
     if args.json:
         record = verdict_record(None, verdict)

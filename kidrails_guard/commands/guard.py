@@ -120,12 +120,13 @@ def _in_training_environment() -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     from kidrails_guard.checks.classifier import Classifier
+    from kidrails_guard.classifier.looks import looks
     from kidrails_guard.classifier.measure import by_hazard, outcomes, summarise
     from kidrails_guard.classifier.model import SHIPPED
     from kidrails_guard.classifier.rows import LabelledText, read_own
     from kidrails_guard.guard import decide
     from kidrails_guard.policy import load_policy
-    from kidrails_guard.types import Action, AgeBand, Conversation, Message
+    from kidrails_guard.types import Action, AgeBand, Conversation, Message, Stage
 
     data = _data(args.data)
     folder = args.model or SHIPPED
@@ -138,8 +139,13 @@ def _evaluate(args: argparse.Namespace) -> int:
         turns = tuple(
             Message("user" if t.role == "user" else "assistant", t.text) for t in row.turns
         )
-        found = check.find(Conversation(turns), row.text, band, row.stage)
-        strong = [f for f in found if not f.weak]
+        texts = looks(row.text, policy) if row.stage is Stage.OUTPUT else (row.text,)
+        strong = [
+            finding
+            for text in texts
+            for finding in check.find(Conversation(turns), text, band, row.stage)
+            if not finding.weak
+        ]
         return decide(policy, strong, band=band, stage=row.stage).action
 
     rows = [row for row in read_own(data) if row.split == args.split]

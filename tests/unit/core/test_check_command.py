@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import sys
@@ -9,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from kidrails_guard.batch import parse_context, parse_row, verdict_record
+from kidrails_guard.batch import check_rows, parse_context, parse_row, verdict_record
 from kidrails_guard.cli import main
 from kidrails_guard.errors import DataError
 from kidrails_guard.explain import explain
 from kidrails_guard.guard import Guard
 from kidrails_guard.policy import load_policy
-from kidrails_guard.types import AgeBand, Stage
+from kidrails_guard.types import AgeBand, Finding, Hazard, Severity, Stage
 
 
 def rows(output: str) -> list[dict]:
@@ -92,6 +93,29 @@ def test_a_batch_is_in_order_and_loses_no_row(capsys, tmp_path: Path) -> None:
     assert set(found[10]) == {"id", "action", "hazards", "spans", "elapsed_ms", "conduct"}
     assert "13-15" in found[5]["error"]
     assert "4 rows checked, 9 could not be read" in captured.err
+
+
+def test_a_reply_is_judged_part_by_part_as_the_proxy_does() -> None:
+    class FirstSentence:
+        """Minds a text that ends after its first sentence: a part that the whole hides."""
+
+        name = "first"
+        stages = frozenset(Stage)
+
+        async def __call__(self, conversation, text, band, stage):  # type: ignore[no-untyped-def]
+            alone = text.strip() == "Foxes bite everyone."
+            return [Finding(self.name, Hazard.HATE, Severity.SEVERE)] if alone else []
+
+    guard = Guard(checks=[FirstSentence()])
+    lines = [
+        json.dumps({"id": stage, "stage": stage, "text": "Foxes bite everyone. They are shy."})
+        for stage in ("input", "output")
+    ]
+
+    async def found() -> list[dict]:
+        return [r async for r in check_rows(guard, lines, band=AgeBand.MIDDLE, stage=Stage.INPUT)]
+
+    assert [r["action"] for r in asyncio.run(found())] == ["allow", "refuse"]
 
 
 def test_a_batch_of_good_rows_ends_with_0_whatever_they_say(capsys, monkeypatch) -> None:
