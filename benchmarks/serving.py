@@ -3,7 +3,8 @@
 Usage: python benchmarks/serving.py [--requests 300] [--open-streams 1000] [--without-litellm]
 
 The same mock model server behind: nothing, a plain Starlette proxy, the guard (with and without its
-classifier), LiteLLM's proxy bare, with its own content filter, and with the guard as its generic
+classifier), LiteLLM's proxy bare, with its own content filter over the request alone and over the
+request and the reply, and with the guard, with and without its classifier, as its generic
 guardrail. LiteLLM runs where its proxy is installed.
 """
 
@@ -32,12 +33,20 @@ from kidrails_guard.files import dump_json  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "serving.json"
 CLIENTS = (1, 16, 64, 256)
+INSIDE = "LiteLLM, KidRails inside"
 KEY = "sk-benchmark"
 ENVIRONMENT = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MASTER_KEY": KEY}
 
 
-def litellm_config(folder: Path, model: int, guard: int | None, own_filter: bool) -> Path:
-    """Write a LiteLLM configuration before the mock model server."""
+def litellm_config(folder: Path, model: int, guard: int | None, own_filter: list[str]) -> Path:
+    """Write a LiteLLM configuration before the mock model server.
+
+    Args:
+        folder: gets the file.
+        model: port of the model server.
+        guard: port of the guard that LiteLLM is to ask, if any.
+        own_filter: when LiteLLM's content filter runs; never when empty.
+    """
     base = f"http://127.0.0.1:{model}/v1"
     parameters = {"model": "openai/m", "api_base": base, "api_key": "x"}
     config: dict[str, Any] = {"model_list": [{"model_name": "m", "litellm_params": parameters}]}
@@ -47,7 +56,7 @@ def litellm_config(folder: Path, model: int, guard: int | None, own_filter: bool
             {"category": name, "enabled": True, "action": "BLOCK", "severity_threshold": "medium"}
             for name in ("harmful_self_harm", "harmful_violence", "harmful_illegal_weapons")
         ]
-        guardrail = {"guardrail": "litellm_content_filter", "mode": "pre_call",
+        guardrail = {"guardrail": "litellm_content_filter", "mode": own_filter,
                      "default_on": True, "categories": categories}  # fmt: skip
     elif guard is not None:
         guardrail = {"guardrail": "generic_guardrail_api", "mode": ["pre_call", "post_call"],
@@ -55,7 +64,7 @@ def litellm_config(folder: Path, model: int, guard: int | None, own_filter: bool
                      "unreachable_fallback": "fail_closed"}  # fmt: skip
     if guardrail:
         config["guardrails"] = [{"guardrail_name": "g", "litellm_params": guardrail}]
-    path = folder / f"litellm-{own_filter}-{guard}.yaml"
+    path = folder / f"litellm-{len(list(folder.iterdir()))}.yaml"
     path.write_text(yaml.safe_dump(config))
     return path
 
@@ -121,10 +130,13 @@ def main() -> int:
         ]  # fmt: skip
         with_litellm = not args.without_litellm and importlib.util.find_spec("litellm")
         if with_litellm:
+            both = ["pre_call", "post_call"]
             for name, guard, own in (
-                ("LiteLLM, bare", None, False),
-                ("LiteLLM, its content filter", None, True),
-                ("LiteLLM, KidRails inside", guard_behind, False),
+                ("LiteLLM, bare", None, []),
+                ("LiteLLM, its filter, request", None, both[:1]),
+                ("LiteLLM, its filter, both", None, both),
+                (f"{INSIDE}, rules", guard_behind, []),
+                (INSIDE, guard_behind, []),
             ):
                 config = litellm_config(folder, model, guard, own)
                 kinds.append((name, lambda port, config=config: litellm_proxy(port, config)))
@@ -135,8 +147,9 @@ def main() -> int:
                 pids = []
                 if name.startswith("LiteLLM"):
                     headers, path = {"Authorization": f"Bearer {KEY}"}, "/health/liveliness"
-                if name == "LiteLLM, KidRails inside":
-                    behind = load.guard_proxy(guard_behind, model, "--policy", str(rules))
+                if name.startswith(INSIDE):
+                    policy = ["--policy", str(rules)] if name != INSIDE else []
+                    behind = load.guard_proxy(guard_behind, model, *policy)
                     url = f"http://127.0.0.1:{guard_behind}/health"
                     pids.append(inner.enter_context(load.running(behind, until=url)))
                 running = load.running(

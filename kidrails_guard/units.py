@@ -15,6 +15,13 @@ _BORDER: Final = re.compile(
     r"(?<=\S)\s+(?=\S)"  # blanks between two words
     r"|(?<=[。！？；，、…」』）])(?=[^\s。！？；，、…」』）])"  # scripts that put none after a mark
 )
+_MARKED: Final = re.compile(
+    # Blanks after a mark, or after what closes one,
+    r"(?<=[.!?…。！？,;:–—；，、\"'”’»)\]}*_`~」』）])\s+(?=\S)"
+    r"|(?<=\S)[^\S\n]*\n\s*(?=\S)"  # blanks with a new line in them,
+    r"|(?<=[。！？；，、…」』）])(?=[^\s。！？；，、…」』）])"  # and scripts without blanks.
+)
+"""Those borders that may be more than one between two words: few, so that little is looked at."""
 _CLOSERS: Final = "\"'”’»)]}*_`~」』）"
 """Marks that may stand after the mark that ends a sentence or a clause."""
 _SENTENCE: Final = frozenset(".!?…。！？")
@@ -94,7 +101,6 @@ class Cutter:
         self.rule = rule
         self._text = ""  # from the start of the unit that is still open
         self._scanned = 0  # borders before this are decided
-        self._blank = 0  # the last border between words that leaves room for the overlap
         self._first = True
         self._high = ""  # the first half of a surrogate pair whose second half has not come
 
@@ -114,7 +120,7 @@ class Cutter:
                 units.append(Unit(self._text[:end], self._text[end:beyond]))
                 # Cut off at once: nothing before a unit's start may decide about its end.
                 self._text = self._text[end:]
-                self._scanned = self._blank = 0
+                self._scanned = 0
                 self._first = False
         return units
 
@@ -154,7 +160,7 @@ class Cutter:
         rule, text = self.rule, self._text
         shortest = rule.first if self._first else rule.sentence
         while True:
-            match = _BORDER.search(text, self._scanned)
+            match = _MARKED.search(text, self._scanned)
             if match is None or match.end() > rule.longest:
                 break
             border = match.end()
@@ -169,14 +175,21 @@ class Cutter:
                     return border, beyond
                 self._scanned = match.start()
                 return None
-            if kind != "none" and border <= rule.longest - rule.overlap:
-                self._blank = border
         if len(text) > rule.longest:
-            return self._blank or rule.longest - rule.overlap, rule.longest
+            room = rule.longest - rule.overlap
+            return self._last_border(room) or room, rule.longest
         if match is None:
             # Only blanks at the end, or a last mark, can still become a border.
             self._scanned = max(self._scanned, min(len(text.rstrip()), len(text) - 1))
         return None
+
+    def _last_border(self, room: int) -> int:
+        """Return where the last border of any kind is in the first ``room`` characters, or 0."""
+        found = 0
+        for match in _BORDER.finditer(self._text, 0, room + 1):
+            if match.end() <= room and self._kind(match.start(), match.end()) != "none":
+                found = match.end()
+        return found
 
     def _kind(self, end: int, border: int) -> str:
         """Return what kind of border lies between ``text[:end]`` and ``text[border:]``."""
