@@ -16,14 +16,14 @@ RARE_WORDS = f"{LEXICONS}/rare_words.txt"
 PAIRS = f"{LEXICONS}/word_pairs.txt"
 SLURS = "slurs.txt"
 
-_LONGEST = 16
+LONGEST = 16
 _UNKNOWN = 16.0
 """Cost of a chunk that is no word, before its length: more than any two known words."""
 _INFLECTED = 9_000
 """Of so many of the commonest words, the forms with an ending are known as well."""
 _RARE_EXTRA = 3.0
 """What a rare word costs more than the last common one: letters are cut into common words first."""
-_PAIR_EXTRA = 0.7
+PAIR_EXTRA = 0.7
 """What a pair costs beyond its share, since a few counted texts say it, not many."""
 _PIECE = 400
 """Letters that are cut at a time, so that memory and time stay linear."""
@@ -84,7 +84,7 @@ class Vocabulary:
         for start in range(0, len(letters), _PIECE):
             # The last word may have been cut: begin the next piece with it.
             rest = words.pop() if words else ""
-            words += self._segment(rest[-_LONGEST:] + letters[start : start + _PIECE])[0]
+            words += self._segment(rest[-LONGEST:] + letters[start : start + _PIECE])[0]
         return words, sum(len(word) for word in words if word not in self.costs)
 
     def _segment(self, letters: str) -> tuple[list[str], int]:
@@ -95,7 +95,7 @@ class Vocabulary:
         for end in range(1, len(letters) + 1):
             here: dict[str, tuple[float, int, str]] = {}
             strange = (math.inf, end - 1, "", "")
-            for start in range(max(0, end - _LONGEST), end):
+            for start in range(max(0, end - LONGEST), end):
                 word = letters[start:end]
                 least, last = cheapest[start]
                 cost = lookup(word)
@@ -107,8 +107,8 @@ class Vocabulary:
                 if follows:
                     for other, (so_far, _, _) in ends[start].items():
                         pair = follows.get(other)
-                        if pair is not None and so_far + pair + _PAIR_EXTRA < best[0]:
-                            best = (so_far + pair + _PAIR_EXTRA, start, other)
+                        if pair is not None and so_far + pair + PAIR_EXTRA < best[0]:
+                            best = (so_far + pair + PAIR_EXTRA, start, other)
                 here[word] = best
             # One chunk that is no word is enough: the others would be longer ways round.
             if strange[3] and not any(cost < strange[0] - _UNKNOWN for cost, _, _ in here.values()):

@@ -55,6 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     card = verbs.add_parser("card", help="count the tables of data/README.md anew")
     card.add_argument("--check", action="store_true", help="change nothing; 1 if anything would")
 
+    words = verbs.add_parser("words", help="make the word lists of data/lexicons anew")
+    words.add_argument("--check", action="store_true", help="change nothing; 1 if anything would")
+    words.add_argument(
+        "--scowl", type=Path, metavar="PATH", help="SCOWL's folder or tar file, for rare words"
+    )
+
     fetch = verbs.add_parser("fetch", help="check public sets in a folder, or download them")
     fetch.add_argument("names", nargs="*", metavar="NAME", help="default: all of data/sources.yaml")
     fetch.add_argument("--from", dest="origin", type=Path, metavar="DIR", help="a local folder")
@@ -129,6 +135,7 @@ def run(args: argparse.Namespace) -> int:
         "stamp": _stamp,
         "schema": _schema,
         "card": _card,
+        "words": _words,
         "fetch": _fetch,
         "import": _import,
     }
@@ -253,6 +260,24 @@ def _card(args: argparse.Namespace) -> int:
         print(f"{name}\n\n{make()}")
     changed = ["data/README.md"] if update_card(check=args.check) else []
     return _changed(changed, args.check, "kidrails data card")
+
+
+def _words(args: argparse.Namespace) -> int:
+    from kidrails_guard.errors import DataError
+    from kidrails_guard.word_lists import check_lists, read_scowl, update_lists
+
+    if not args.check:
+        return _changed(update_lists(read_scowl(args.scowl)), False, "kidrails data words")
+    scowl = None
+    try:
+        scowl = read_scowl(args.scowl)
+    except DataError as error:
+        if args.scowl is not None:
+            raise
+        print(f"rare words not compared: {error}", file=sys.stderr)
+    wrong = check_lists(scowl)
+    print("\n".join([*wrong, "run: kidrails data words"] if wrong else ["up to date"]))
+    return 1 if wrong else 0
 
 
 def _changed(files: list[str], check: bool, command: str) -> int:
