@@ -19,6 +19,7 @@ import openai
 import psutil
 import pytest
 from safetensors.numpy import save_file
+from served import Served
 from tiny_checkpoint import tiny_weights, write_tiny
 
 from kidrails_guard.engine.adapter import convert_adapter, extract_delta
@@ -232,19 +233,8 @@ class TestCrashes:
 
 def likelihoods(file: Path, *, adapter: Path | None = None) -> dict[int, float]:
     """Return the log-likelihood of the 40 likeliest next tokens after a fixed question."""
-    plan = plan_engine(
-        EngineOptions(model=str(file), adapter=adapter, port=free_port(), context=256, threads=1)
-    )
-    process = EngineProcess(plan)
-    process.start()
-    try:
-        process.wait_ready()
-        body = {"prompt": "why is the sky", "n_predict": 1, "n_probs": 40, "temperature": 0}
-        reply = httpx.post(f"{plan.url.removesuffix('/v1')}/completion", json=body, timeout=60)
-        tokens = reply.json()["completion_probabilities"][0]["top_logprobs"]
-        return {token["id"]: token["logprob"] for token in tokens}
-    finally:
-        process.stop()
+    with Served(file, adapter=adapter) as served:
+        return served.next_tokens("why is the sky")
 
 
 @pytest.fixture(scope="module")

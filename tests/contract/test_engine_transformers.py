@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
+from served import Served
 from tiny_checkpoint import write_tiny
 
 from kidrails_guard.engine.export import export_safetensors
 from kidrails_guard.engine.gguf_file import GgufFile
-from kidrails_guard.engine.launch import EngineOptions, plan_engine
 from kidrails_guard.engine.models import default_gguf
-from kidrails_guard.engine.process import EngineProcess
 from kidrails_guard.engine.to_gguf import convert_checkpoint
 from kidrails_guard.errors import MissingDependency
 
@@ -79,44 +76,6 @@ def ask_transformers(python: Path, folder: Path, *jobs: dict[str, Any]) -> list[
     )
     assert reply.returncode == 0, reply.stderr[-3000:]
     return list(json.loads(reply.stdout.splitlines()[-1]))
-
-
-class Served:
-    """A GGUF file behind the embedded engine."""
-
-    def __init__(self, file: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        options = EngineOptions(model=str(file), port=port, context=512, threads=1)
-        self._process = EngineProcess(plan_engine(options))
-
-    def __enter__(self) -> Served:
-        self._process.start()
-        self._process.wait_ready()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.stop()
-
-    def post(self, path: str, **body: Any) -> Any:
-        root = self._process.url.removesuffix("/v1")
-        return httpx.post(root + path, json=body, timeout=120).json()
-
-    def next_tokens(self, prompt: list[int]) -> dict[int, float]:
-        reply = self.post("/completion", prompt=prompt, n_predict=1, n_probs=40, temperature=0)
-        tokens = reply["completion_probabilities"][0]["top_logprobs"]
-        return {token["id"]: token["logprob"] for token in tokens}
-
-    def ids(self, text: str) -> list[int]:
-        return list(self.post("/tokenize", content=text, parse_special=True)["tokens"])
-
-    def words(self, messages: list[dict[str, str]], limit: int) -> tuple[str, bool]:
-        reply = self.post(
-            "/v1/chat/completions", messages=messages, temperature=0, max_tokens=limit
-        )
-        choice = reply["choices"][0]
-        return choice["message"]["content"], choice["finish_reason"] == "stop"
 
 
 def same_numbers(
