@@ -12,6 +12,7 @@ import pytest
 
 from kidrails_guard.checks.classifier import Classifier, build, case_of
 from kidrails_guard.classifier.calibrate import SCALED, Calibration
+from kidrails_guard.classifier.encode import MAX_TEXT
 from kidrails_guard.classifier.labels import CASE_INDEX, HAZARD_INDEX, HAZARDS, RISK, names
 from kidrails_guard.classifier.model import FILES, SHIPPED, Scores, load_model, read_manifest
 from kidrails_guard.errors import DataError, PolicyError
@@ -134,6 +135,14 @@ def test_odd_text_gets_findings_not_exceptions(check: Classifier, text: str) -> 
     for stage in Stage:
         for finding in look(check, text, stage=stage):
             assert 0.0 <= finding.score <= 1.0
+
+
+def test_a_windows_scores_are_its_own(check: Classifier) -> None:
+    calm = "why " * MAX_TEXT
+    alone = check._model.logits(calm, stage=Stage.INPUT)
+    among = check._model.logits(calm + "i want to kill myself !!! " * 60, stage=Stage.INPUT)
+    assert len(alone) == 1 < len(among)
+    assert np.array_equal(among[0], alone[0])
 
 
 def test_many_turns_are_bounded(check: Classifier) -> None:
