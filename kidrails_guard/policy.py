@@ -105,7 +105,7 @@ class Streaming(_Model):
 
     max_held_characters: int = Field(default=240, ge=16, description="a clause is cut here")
     max_held_ms: int = Field(default=2_000, gt=0, description="after this a checked part leaves")
-    context_characters: int = Field(default=400, ge=64, description="released text seen again")
+    context_characters: int = Field(default=240, ge=64, description="released text seen again")
 
 
 class Policy(_Model):

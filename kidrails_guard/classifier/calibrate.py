@@ -44,9 +44,9 @@ ALARM_COST: Final[dict[Action, float]] = {
 Higher than a miss, since in use harmless texts outnumber risky ones far more than in the rows."""
 
 AMID_RISK: Final = 0.15
-HARD: Final = frozenset({"answers", "danger", "everyday", "requests"})
+HARD: Final = frozenset({"asks", "borders", "contrasts", "danger", "everyday", "requests"})
 HARD_ALARM: Final = 0.15
-"""The harmless rows of these files were written to look like risky ones: they stand for far fewer
+"""The harmless messages of these files were written to look like risky ones: they stand for far fewer
 texts in use than a row of plain talk does, so a false alarm on one costs this much of the whole."""
 WEAK_DISCOUNT: Final = 8.0
 """A weak finding counts only where the guard is strict: its false alarms cost this much less."""

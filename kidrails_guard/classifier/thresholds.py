@@ -51,8 +51,9 @@ def calibrate(logits: NDArray[np.float32], dev: Sequence[Example], policy: Polic
     unset = Calibration(np.array(weights), {}, {}, {}, {})
     scores = unset.apply(logits)
     harmless = np.array([e.benign for e in dev])
-    share = np.array([HARD_ALARM if e.benign and e.source in HARD else 1.0 for e in dev])
     asked = np.array([e.stage is Stage.INPUT for e in dev])
+    hard = np.array([e.benign and e.source in HARD for e in dev])
+    share = np.where(hard & asked, HARD_ALARM, 1.0)
     firm: dict[AgeBand, dict[str, float]] = {}
     weak: dict[AgeBand, dict[str, float]] = {}
     for band in AgeBand:
