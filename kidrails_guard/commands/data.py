@@ -19,7 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build = verbs.add_parser("build", help="every training file from the hand-written ones")
     build.add_argument("--out", type=Path, default=Path("build/data"), metavar="DIR")
     build.add_argument("--seed", type=int, default=7, help="default 7")
-    build.add_argument("--per-row", type=int, default=14, metavar="N", help="conversations a row")
+    build.add_argument("--per-row", type=int, default=3, metavar="N", help="conversations a row")
+    build.add_argument(
+        "--per-answer", type=int, default=1, metavar="N", help="conversations a good reply"
+    )
     build.add_argument("--per-text", type=int, default=3, metavar="N", help="guard texts a text")
     build.add_argument("--personas", type=int, default=400, metavar="N", help="child user models")
     build.add_argument(
@@ -147,8 +150,8 @@ def _build(args: argparse.Namespace) -> int:
 
     from kidrails_guard.golden.build import BuildOptions, build
 
-    if min(args.per_row, args.per_text) < 0:
-        raise UsageError("--per-row and --per-text: 0 or more")
+    if min(args.per_row, args.per_answer, args.per_text) < 0:
+        raise UsageError("--per-row, --per-answer and --per-text: 0 or more")
     with tqdm(unit=" rows", disable=None, file=sys.stderr) as bar:
 
         def progress(part: str, count: int) -> None:
@@ -160,6 +163,7 @@ def _build(args: argparse.Namespace) -> int:
                 out=args.out,
                 seed=args.seed,
                 per_row=args.per_row,
+                per_answer=args.per_answer,
                 per_text=args.per_text,
                 personas=args.personas,
                 gate=args.gate,

@@ -15,6 +15,7 @@ from typing import Any
 from kidrails_guard import __version__
 from kidrails_guard.content import content_path
 from kidrails_guard.files import dump_json, sha256_file, write_atomic
+from kidrails_guard.golden.answers import answer_rows, asks
 from kidrails_guard.golden.card import hub_card
 from kidrails_guard.golden.compose import OfflineTeacher
 from kidrails_guard.golden.export import (
@@ -26,6 +27,7 @@ from kidrails_guard.golden.export import (
     write_jsonl,
 )
 from kidrails_guard.golden.gate import Depth, Gate, build_guard
+from kidrails_guard.golden.generated import generated_rows
 from kidrails_guard.golden.inputs import (
     add_evaluation_sets,
     describe_file,
@@ -58,7 +60,7 @@ from kidrails_guard.golden.steps import (
     split_golden,
     split_texts,
 )
-from kidrails_guard.guard import Guard, run_sync
+from kidrails_guard.guard import Guard
 from kidrails_guard.types import Action, AgeBand, Hazard
 
 
@@ -74,6 +76,7 @@ class BuildOptions:
         out: folder of the outputs.
         seed: decides personas, wordings and which rows get a system prompt.
         per_row: training conversations made from one golden row, beside itself.
+        per_answer: the same from one good reply among the labelled texts.
         per_text: guard texts made from one labelled text, beside itself.
         personas: child user models.
         gate: how deep the guard is asked about made rows.
@@ -85,7 +88,8 @@ class BuildOptions:
 
     out: Path
     seed: int = 7
-    per_row: int = 14
+    per_row: int = 3
+    per_answer: int = 1
     per_text: int = 3
     personas: int = 400
     gate: Depth = "rules"
@@ -159,19 +163,25 @@ def build(options: BuildOptions, *, progress: Progress = _silent) -> BuildResult
     maker = Maker(teacher, gate, screens, ledger, options.seed, progress)
     made = maker.make("conversations", golden, personas, per_row=options.per_row)
     made += generated_rows(options.generated, golden, gate, screens, ledger)
+    answers = answer_rows(texts, golden, policy=guard.policy, ledger=ledger)
+    asked = [row for row in answers if asks(row)]
+    answers += maker.make("answers anew", asked, personas, per_row=options.per_answer)
     written = [row for row in texts if row.source == WRITTEN_HERE]
     made_texts = maker.make("guard texts", written, personas, per_row=options.per_text)
 
     progress("write", 0)
     trained = [row for row in [*golden, *made] if row.split != "eval"]
     passing = frozenset(h for h, r in guard.policy.hazards.items() if r.output < Action.REDACT)
-    outputs = _write(options, guard, golden, trained, [*texts, *made_texts], passing, ledger)
+    outputs = _write(
+        options, guard, golden, trained, answers, [*texts, *made_texts], passing, ledger
+    )
     manifest = {
         "name": "kidrails-golden",
         "version": __version__,
         "seed": options.seed,
         "options": {
             "per_row": options.per_row,
+            "per_answer": options.per_answer,
             "per_text": options.per_text,
             "personas": options.personas,
             "gate": options.gate,
@@ -200,41 +210,12 @@ def build(options: BuildOptions, *, progress: Progress = _silent) -> BuildResult
     return BuildResult(manifest, tuple(ledger.rejected))
 
 
-def generated_rows(
-    paths: Sequence[Path],
-    golden: Sequence[Row],
-    gate: Gate,
-    screens: tuple[tuple[str, Step], ...],
-    ledger: Ledger,
-) -> list[Row]:
-    """Return the rows of `kidrails data generate`, after the gate, on their seed's side."""
-    if not paths:
-        return []
-    from kidrails_guard.golden.generated import read_generated
-
-    seeds = {row.id: row for row in golden}
-    rows = read_generated(paths, seeds)
-
-    judged = run_sync(gate.judge_all([(row, seeds[row.seed]) for row in map(normalise_row, rows)]))
-    verdicts = {row.id: result for row, result in zip(rows, judged, strict=True)}
-
-    return ledger.run(
-        "generated",
-        rows,
-        [
-            ("normalise", normalise_row),
-            ("gate", lambda row: verdicts[row.id]),
-            ("near-copies", drop_near_copies()),
-            *screens,
-        ],
-    )
-
-
 def _write(
     options: BuildOptions,
     guard: Guard,
     golden: Sequence[Row],
     trained: Sequence[Row],
+    answers: Sequence[Row],
     texts: Sequence[Row],
     passing: frozenset[Hazard],
     ledger: Ledger,
@@ -242,14 +223,19 @@ def _write(
     """Write every output and return what the manifest says of each."""
     train = [row for row in trained if row.split == "train"]
     dev = [row for row in trained if row.split == "dev"]
+    # Answers have no unsafe reply, and their questions no label: they are for the model alone. What
+    # was written stands before what was made of it, so that a part of the rows has many situations.
+    talk = sorted([*trained, *answers], key=lambda row: row.method != "written")
+    talk_train = [row for row in talk if row.split == "train"]
+    talk_dev = [row for row in talk if row.split == "dev"]
     held = [row for row in golden if row.split == "eval"]
     replies = [
         reply for row in golden if row.split != "eval" for reply in replies_for_guard(row, passing)
     ]
     texts_of_rows = [replace(row, kind="text") for row in trained]
     files: dict[str, Iterable[dict[str, Any]]] = {
-        "sft.jsonl": sft_rows(train, guard, seed=options.seed),
-        "sft.dev.jsonl": sft_rows(dev, guard, seed=options.seed),
+        "sft.jsonl": sft_rows(talk_train, guard, seed=options.seed),
+        "sft.dev.jsonl": sft_rows(talk_dev, guard, seed=options.seed),
         "preference.jsonl": preference_rows(train, guard, seed=options.seed),
         "preference.dev.jsonl": preference_rows(dev, guard, seed=options.seed),
         "guard.jsonl": map(guard_row, [*texts_of_rows, *replies, *texts]),

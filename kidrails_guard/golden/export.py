@@ -51,7 +51,10 @@ def system_prompt(row: Row, guard: Guard, rng: random.Random) -> str | None:
 
 
 def sft_rows(rows: Iterable[Row], guard: Guard, *, seed: int) -> Iterator[dict[str, Any]]:
-    """Yield training conversations: what the child said, what the golden reply says."""
+    """Yield training conversations: what the child said, what the golden reply says.
+
+    A row whose question nobody has labelled (no expected action) names no hazard.
+    """
     for row in rows:
         rng = random.Random(f"prompt:{seed}:{row.id}")
         messages = [*turns_of(row), {"role": "assistant", "content": row.golden}]
@@ -64,7 +67,7 @@ def sft_rows(rows: Iterable[Row], guard: Guard, *, seed: int) -> Iterator[dict[s
             "seed": row.seed,
             "band": str(row.band),
             "age": row.age,
-            "hazard": str(row.hazards[0]),
+            "hazard": str(row.hazards[0]) if row.action is not None else "",
             "action": row.action.label if row.action is not None else "",
             "scenario": row.scenario,
             "persona": row.persona,

@@ -77,7 +77,8 @@ class Gate:
         for text in (row.text, row.golden, row.unsafe):
             if len(text) > MAX_TEXT:
                 return Drop("schema", f"{len(text)} characters, accepted: {MAX_TEXT}")
-        if not row.text.strip() or (row.kind == "qa" and not (row.golden and row.unsafe)):
+        lost = (seed.golden and not row.golden) or (seed.unsafe and not row.unsafe)
+        if not row.text.strip() or lost:
             return Drop("schema", "an empty text")
         for text in (row.text, *(turn.content for turn in row.conversation), row.unsafe):
             for problem in form_problems(text):

@@ -9,9 +9,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from kidrails_guard.golden.gate import Gate
+from kidrails_guard.golden.make import Ledger
 from kidrails_guard.golden.read import Problem, raise_problems, read_jsonl
-from kidrails_guard.golden.rows import Row
+from kidrails_guard.golden.rows import Row, Step
 from kidrails_guard.golden.schema import Turn
+from kidrails_guard.golden.steps import drop_near_copies, normalise_row
+from kidrails_guard.guard import run_sync
 
 
 def generated_record(row: Row) -> dict[str, Any]:
@@ -89,3 +93,31 @@ def read_generated(paths: Sequence[Path], seeds: Mapping[str, Row]) -> list[Row]
 
 def _what(error: Exception) -> str:
     return str(error.args[0]) if isinstance(error, KeyError) else "a key has a wrong value"
+
+
+def generated_rows(
+    paths: Sequence[Path],
+    golden: Sequence[Row],
+    gate: Gate,
+    screens: tuple[tuple[str, Step], ...],
+    ledger: Ledger,
+) -> list[Row]:
+    """Return the rows of `kidrails data generate`, after the gate, on their seed's side."""
+    if not paths:
+        return []
+    seeds = {row.id: row for row in golden}
+    rows = read_generated(paths, seeds)
+
+    judged = run_sync(gate.judge_all([(row, seeds[row.seed]) for row in map(normalise_row, rows)]))
+    verdicts = {row.id: result for row, result in zip(rows, judged, strict=True)}
+
+    return ledger.run(
+        "generated",
+        rows,
+        [
+            ("normalise", normalise_row),
+            ("gate", lambda row: verdicts[row.id]),
+            ("near-copies", drop_near_copies()),
+            *screens,
+        ],
+    )

@@ -37,7 +37,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def test_there_is_as_much_as_is_promised(built: Path) -> None:
     outputs = json.loads((built / "manifest.json").read_text())["outputs"]
-    assert outputs["sft.jsonl"]["rows"] >= 5_000
+    assert outputs["sft.jsonl"]["rows"] >= 3_000
     assert outputs["guard.jsonl"]["rows"] >= 20_000
 
 
@@ -53,12 +53,20 @@ def test_bands_are_even_in_training(built: Path) -> None:
     assert max(bands.values()) < 1.3 * min(bands.values())
 
 
+def test_no_situation_is_told_many_times(built: Path) -> None:
+    """As written, and three times anew at most: more of one are learnt by heart."""
+    rows = read(built / "sft.jsonl")
+    seeds = Counter(row["seed"] for row in rows)
+    assert max(seeds.values()) <= 4
+    assert len(seeds) > 0.4 * len(rows)
+
+
 def test_conversations_vary_in_length_and_in_what_comes_before(built: Path) -> None:
     rows = read(built / "sft.jsonl")
     scenarios = Counter(row["scenario"] for row in rows)
     assert set(scenarios) == {"single", "after chat", "after long chat", "comes back", "as written"}
     lengths = Counter(sum(t["role"] != "system" for t in row["messages"]) for row in rows)
-    assert lengths[2] < 0.75 * len(rows)
+    assert lengths[2] < 0.8 * len(rows)
     assert max(lengths) >= 6
 
 

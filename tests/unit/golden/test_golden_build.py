@@ -32,6 +32,10 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "messages").mkdir()
     lines = content_path("data/messages/pairs.tsv").read_text(encoding="utf-8").splitlines()
     (folder / "messages" / "pairs.tsv").write_text("\n".join(lines[:120]) + "\n", encoding="utf-8")
+    lines = content_path("data/messages/answers.tsv").read_text(encoding="utf-8").splitlines()
+    (folder / "messages" / "answers.tsv").write_text(
+        "\n".join(lines[:300]) + "\n", encoding="utf-8"
+    )
     return folder
 
 
@@ -160,6 +164,25 @@ def test_preference_pairs_have_axolotls_layout(built: Path) -> None:
         assert row["chosen"]["role"] == row["rejected"]["role"] == "assistant"
         assert row["chosen"]["content"] != row["rejected"]["content"]
         assert row["reason"]
+
+
+def test_good_replies_teach_the_model_and_their_questions_nobody_else(built: Path) -> None:
+    rows = [row for row in read(built / "sft.jsonl") if row["id"].startswith("a")]
+    rows += [row for row in read(built / "sft.dev.jsonl") if row["id"].startswith("a")]
+    assert len(rows) > 50
+    assert all(row["hazard"] == row["action"] == "" for row in rows)
+    wordings = Counter(row["seed"] for row in rows)
+    assert max(wordings.values()) == 2  # as written, and anew
+    names = {row["id"] for row in rows}
+    for name in ("preference.jsonl", "preference.dev.jsonl", "guard.jsonl", "eval.jsonl"):
+        assert not names & {row["id"] for row in read(built / name)}
+
+
+def test_what_was_written_stands_before_what_was_made_of_it(built: Path) -> None:
+    """So the part of the held-out rows that a small recipe looks at has many situations."""
+    made = [bool(row["persona"]) for row in read(built / "sft.dev.jsonl")]
+    assert made == sorted(made)
+    assert len(set(made)) == 2
 
 
 def test_guard_rows_hold_both_stages_and_their_labels(built: Path) -> None:
