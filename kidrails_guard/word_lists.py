@@ -43,7 +43,9 @@ _OFFSET: Final = 10
 _RARE_SHORTEST: Final = 5
 _PART_SHORTEST: Final = 4
 _SEEN: Final = 3
-"""Times that a pair must stand in the texts."""
+_SEEN_SHARE: Final = 1e-5
+"""How often a pair stands in the texts, at least: so many times, and so many for each word. With
+the share, the list does not grow with the texts."""
 _DRIFT: Final = 0.15
 """Share of the lines that may differ once the texts have changed, before a list is out of date."""
 _SCOWL_FILE: Final = re.compile(r"(english|american|british|british_z)-words\.(10|20|35|40|50)")
@@ -176,9 +178,10 @@ def pick_rare(listed: Iterable[str], words: Sequence[str]) -> list[str]:
 def pick_pairs(counts: Counts, words: Sequence[str]) -> list[str]:
     """Return ``first second cost`` of the pairs that say more than the second word alone."""
     known = Vocabulary(words)
+    enough = max(_SEEN, _SEEN_SHARE * sum(counts.words.values()))
     lines = []
     for (first, second), seen in counts.pairs.items():
-        if seen >= _SEEN and first in known and second in known:
+        if seen >= enough and first in known and second in known:
             cost = math.log(counts.words[first] / seen)
             if cost + PAIR_EXTRA < known.cost(second):
                 lines.append(f"{first} {second} {cost:.1f}")
@@ -223,10 +226,12 @@ def drift(old: str, new: str) -> float:
 
 def make_words(counts: Counts) -> str:
     """Return ``words.txt`` anew."""
+    return render(_present(WORDS), _own_words(counts.words), texts=counts.digest)
+
+
+def _own_words(counts: Mapping[str, int]) -> list[str]:
     kept = listed(content_path(KEPT_WORDS).read_text(encoding="utf-8"))
-    return render(
-        _present(WORDS), order_words(tokenizer_words(), kept, counts.words), texts=counts.digest
-    )
+    return order_words(tokenizer_words(), kept, counts)
 
 
 def make_pairs(counts: Counts, words: str) -> str:
@@ -234,16 +239,26 @@ def make_pairs(counts: Counts, words: str) -> str:
     return render(_present(PAIRS), pick_pairs(counts, listed(words)), texts=counts.digest)
 
 
-def make_rare(scowl: Iterable[str], words: str) -> str:
-    """Return ``rare_words.txt`` anew, for the text of ``words.txt``."""
-    return render(_present(RARE_WORDS), pick_rare(scowl, listed(words)))
+def make_rare(scowl: Iterable[str] | None) -> str:
+    """Return ``rare_words.txt`` anew; new texts do not change it.
+
+    Args:
+        scowl: the words to choose from; where None, those of the present list.
+    """
+    present = _present(RARE_WORDS)
+    source = listed(present) if scowl is None else scowl
+    return render(present, pick_rare(source, _own_words({})))
 
 
-def update_lists(scowl: frozenset[str]) -> list[str]:
-    """Write every list that is not as it would be made now, and return their names."""
+def update_lists(scowl: frozenset[str] | None) -> list[str]:
+    """Write every list that is not as it would be made now, and return their names.
+
+    Args:
+        scowl: what rare words are made from; where None, they are only taken out.
+    """
     counts = count_texts(own_texts())
     words = make_words(counts)
-    made = {WORDS: words, PAIRS: make_pairs(counts, words), RARE_WORDS: make_rare(scowl, words)}
+    made = {WORDS: words, PAIRS: make_pairs(counts, words), RARE_WORDS: make_rare(scowl)}
     changed = [name for name, text in made.items() if _present(name) != text]
     for name in changed:
         write_atomic(content_path(name), made[name])
@@ -258,7 +273,7 @@ def check_lists(scowl: frozenset[str] | None) -> list[str]:
     differ.
 
     Args:
-        scowl: what rare words are made from; None leaves that comparison out.
+        scowl: what rare words are made from; where None, none that is missing is seen.
     """
     wrong = []
     for name in (WORDS, PAIRS, RARE_WORDS):
@@ -268,10 +283,11 @@ def check_lists(scowl: frozenset[str] | None) -> list[str]:
     if wrong:
         return wrong
     counts = count_texts(own_texts())
-    words = _present(WORDS)
-    made = {WORDS: make_words(counts), PAIRS: make_pairs(counts, words)}
-    if scowl is not None:
-        made[RARE_WORDS] = make_rare(scowl, words)
+    made = {
+        WORDS: make_words(counts),
+        PAIRS: make_pairs(counts, _present(WORDS)),
+        RARE_WORDS: make_rare(scowl),
+    }
     for name, text in made.items():
         present = _present(name)
         same_texts = name == RARE_WORDS or f"texts {counts.digest}," in present

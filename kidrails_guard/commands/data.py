@@ -270,15 +270,15 @@ def _words(args: argparse.Namespace) -> int:
     from kidrails_guard.errors import DataError
     from kidrails_guard.word_lists import check_lists, read_scowl, update_lists
 
-    if not args.check:
-        return _changed(update_lists(read_scowl(args.scowl)), False, "kidrails data words")
     scowl = None
     try:
         scowl = read_scowl(args.scowl)
     except DataError as error:
         if args.scowl is not None:
             raise
-        print(f"rare words not compared: {error}", file=sys.stderr)
+        print(f"no rare words are added: {error}", file=sys.stderr)
+    if not args.check:
+        return _changed(update_lists(scowl), False, "kidrails data words")
     wrong = check_lists(scowl)
     print("\n".join([*wrong, "run: kidrails data words"] if wrong else ["up to date"]))
     return 1 if wrong else 0

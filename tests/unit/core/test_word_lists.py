@@ -15,6 +15,7 @@ from kidrails_guard.errors import DataError
 from kidrails_guard.word_lists import (
     KEPT_WORDS,
     SCOWL,
+    Counts,
     check_lists,
     count_texts,
     drift,
@@ -81,6 +82,12 @@ def test_pairs_are_seen_often_and_say_more_than_the_second_word() -> None:
     assert lines == sorted(lines)
 
 
+def test_in_many_texts_a_pair_has_to_be_seen_oftener() -> None:
+    words = {"the": 50, "dog": 9, "sings": 399_941}
+    pairs = {("the", "dog"): 4, ("dog", "sings"): 3}
+    assert pick_pairs(Counts(words, pairs, "0" * 12), RANKED) == ["the dog 2.5"]
+
+
 def test_the_digest_names_the_words_of_the_texts() -> None:
     assert count_texts(["A dog!"]).digest == count_texts(["a  dog"]).digest
     assert count_texts(["a dog"]).digest != count_texts(["a", "dog"]).digest
@@ -131,6 +138,7 @@ def test_lists_of_older_texts_may_differ_a_little(
     monkeypatch.setattr(word_lists, "own_texts", lambda: sentences)
     monkeypatch.setattr(word_lists, "_present", files.__getitem__)
     assert check_lists(frozenset({"aardvark"})) == wrong
+    assert check_lists(None) == wrong
     assert check_lists(frozenset({"aardvark", "zyzzyva"})) == [
         *wrong,
         f"{RARE_WORDS}: 50.0% of its lines would differ",
@@ -138,7 +146,9 @@ def test_lists_of_older_texts_may_differ_a_little(
 
 
 def scowl_files() -> dict[str, bytes]:
-    return {f"english-words.{size}": f"word\nit's\nWord\nsize{size}\n".encode() for size in SIZES}
+    return {
+        f"english-words.{size}": f"word\nit's\nWord\nsize{size}\nzebra\n".encode() for size in SIZES
+    }
 
 
 def test_scowl_is_read_from_a_folder_or_the_release(tmp_path: Path) -> None:
@@ -155,8 +165,8 @@ def test_scowl_is_read_from_a_folder_or_the_release(tmp_path: Path) -> None:
             member = tarfile.TarInfo(f"scowl-2020.12.07/final/{name}")
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
-    assert read_scowl(tmp_path / "scowl") == {"word", "colour"}
-    assert read_scowl(tmp_path / "scowl.tar.gz") == {"word", "colour"}
+    assert read_scowl(tmp_path / "scowl") == {"word", "zebra", "colour"}
+    assert read_scowl(tmp_path / "scowl.tar.gz") == {"word", "zebra", "colour"}
 
 
 def test_without_scowl_the_error_says_where_it_is(tmp_path: Path) -> None:
@@ -193,7 +203,7 @@ def test_the_command_writes_the_lists_and_checks_them(
     assert words.startswith("# words\n# kidrails data words: texts ")
     assert listed(words)[:1] == ["house"]
     assert "hamster sings 0.0" in (lists / PAIRS).read_text(encoding="utf-8")
-    assert listed((lists / RARE_WORDS).read_text(encoding="utf-8")) == []
+    assert listed((lists / RARE_WORDS).read_text(encoding="utf-8")) == ["zebra"]
     check = ["data", "words", "--check", "--scowl", str(lists)]
     assert main(check) == 0
 
@@ -212,7 +222,27 @@ def test_the_command_writes_the_lists_and_checks_them(
     assert "changed by hand" in capsys.readouterr().out
 
 
-def test_the_command_makes_no_half_of_the_lists(
+def test_without_scowl_new_texts_are_counted_and_rare_words_only_taken_out(
+    lists: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(word_lists, "SCOWL", lists / "nowhere")
+    monkeypatch.setattr(word_lists, "own_texts", lambda: ["the hamster sings"] * 3)
+    rare = (lists / RARE_WORDS).read_bytes()
+    capsys.readouterr()
+    assert main(["data", "words"]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{WORDS}: written\n{PAIRS}: written\n"
+    assert "no rare words are added: " in said.err
+    assert (lists / RARE_WORDS).read_bytes() == rare
+
+    (lists / KEPT_WORDS).write_text("hamster\nox\nzebra\n", encoding="utf-8")
+    assert main(["data", "words", "--check"]) == 1
+    assert main(["data", "words"]) == 0
+    assert main(["data", "words", "--check"]) == 0
+    assert listed((lists / RARE_WORDS).read_text(encoding="utf-8")) == []
+
+
+def test_a_source_that_is_not_there_writes_nothing(
     lists: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (lists / WORDS).read_bytes()
