@@ -15,6 +15,7 @@ from kidrails_guard.classifier.augment import (
     augment,
     misspell,
     mistype,
+    part_of_reply,
     rewrite,
     some_sentences,
     with_turns,
@@ -113,6 +114,24 @@ def test_words_before_and_after_carry_no_hazard_of_their_own() -> None:
 def test_a_reply_is_not_rewritten() -> None:
     reply = example("You did right to tell me.", stage=Stage.OUTPUT)
     assert augment(reply, random.Random(0), AROUND).text == reply.text
+
+
+LONG = "Foxes are shy and come at night. They hunt mice in the long grass near the farm. Ask your mum."
+
+
+def test_any_part_of_a_good_reply_is_good_and_its_beginning_is_among_them() -> None:
+    reply = example(LONG, stage=Stage.OUTPUT)
+    parts = {part_of_reply(reply, random.Random(seed)) for seed in range(60)}
+    assert all(part.strip() in LONG for part in parts)
+    assert {"Foxes are shy and come at night. ", LONG} <= parts
+
+
+def test_a_part_of_a_bad_reply_holds_most_of_it() -> None:
+    # Its first words may be harmless: they must not be learned as bad.
+    reply = example(LONG, Hazard.BULLYING, stage=Stage.OUTPUT)
+    parts = {part_of_reply(reply, random.Random(seed)) for seed in range(60)}
+    assert LONG in parts
+    assert all(LONG.startswith(part) and len(part) * 5 >= len(LONG) * 3 for part in parts)
 
 
 def test_a_part_of_a_reply_is_whole_sentences_in_a_row() -> None:
