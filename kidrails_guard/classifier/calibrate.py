@@ -46,8 +46,8 @@ Higher than a miss, since in use harmless texts outnumber risky ones far more th
 AMID_RISK: Final = 0.15
 HARD: Final = frozenset({"asks", "borders", "contrasts", "danger", "everyday", "requests"})
 HARD_ALARM: Final = 0.15
-"""The harmless messages of these files were written to look like risky ones: they stand for far fewer
-texts in use than a row of plain talk does, so a false alarm on one costs this much of the whole."""
+"""The harmless messages of these files were written to look like risky ones: they stand for far
+fewer texts in use than a row of plain talk, so a false alarm on one costs this much of the whole."""
 WEAK_DISCOUNT: Final = 8.0
 """A weak finding counts only where the guard is strict: its false alarms cost this much less."""
 REPLY_ALARM: Final = 0.5

@@ -121,8 +121,10 @@ def onnx_logits(path: Path, windows: Sequence[Sequence[Window]]) -> NDArray[np.f
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    rows = []
-    for own in windows:
-        feeds = dict(zip(INPUTS, (t.numpy() for t in collate(own)), strict=True))
-        rows.append(combine(session.run(["logits"], feeds)[0]))
-    return np.stack(rows)
+
+    def alone(window: Window) -> NDArray[np.float32]:
+        # As in use: int8 scales are taken from all that runs together.
+        feeds = dict(zip(INPUTS, (t.numpy() for t in collate([window])), strict=True))
+        return np.asarray(session.run(["logits"], feeds)[0], np.float32)
+
+    return np.stack([combine(np.concatenate(list(map(alone, own)))) for own in windows])
