@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from kidrails_guard.errors import MissingDependency, UsageError
 
 if TYPE_CHECKING:
-    from kidrails_guard.proxy.deployment import Deployment, Smtp
+    from kidrails_guard.proxy.deployment import Deployment
 
 INSTALL = "pip install 'kidrails-guard[proxy]'"
 
@@ -143,6 +143,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _deployment(args: argparse.Namespace) -> Deployment:
     from kidrails_guard.proxy.deployment import Deployment
+    from kidrails_guard.proxy.records import smtp_from_environment
     from kidrails_guard.proxy.settings import Settings
     from kidrails_guard.types import AgeBand
 
@@ -178,23 +179,8 @@ def _deployment(args: argparse.Namespace) -> Deployment:
         webhooks=tuple(args.alert_webhook),
         webhook_hosts=tuple(args.alert_host),
         emails=tuple(args.alert_email),
-        smtp=_smtp(),
+        smtp=smtp_from_environment(),
         alert_text=args.alert_with_text,
-    )
-
-
-def _smtp() -> Smtp | None:
-    from kidrails_guard.proxy.deployment import Smtp
-
-    given = os.environ.get
-    host, sender = given("KIDRAILS_SMTP_HOST"), given("KIDRAILS_SMTP_FROM")
-    if not host or not sender:
-        return None
-    port = given("KIDRAILS_SMTP_PORT", "587")
-    if not port.isdigit():
-        raise UsageError(f"KIDRAILS_SMTP_PORT: {port!r} is not a port")
-    return Smtp(
-        host, sender, int(port), given("KIDRAILS_SMTP_USER"), given("KIDRAILS_SMTP_PASSWORD")
     )
 
 

@@ -34,19 +34,19 @@ from kidrails_guard.proxy.intake import VerdictMemory
 from kidrails_guard.proxy.moderations import moderate
 from kidrails_guard.proxy.openapi import describe
 from kidrails_guard.proxy.passing import clean_embeddings, clean_models, embeddings_body
-from kidrails_guard.proxy.problems import Problem, audit_unavailable, bad_field
+from kidrails_guard.proxy.problems import Problem, bad_field
+from kidrails_guard.proxy.records import Recorder, tend
 from kidrails_guard.proxy.responses import ResponsesWriter, responses_call
 from kidrails_guard.proxy.settings import LITELLM_PREFIX, Settings
 from kidrails_guard.proxy.sittings import Sittings
 from kidrails_guard.proxy.upstream import HttpUpstream, Upstream
 from kidrails_guard.proxy.wire import ChatWriter, CompletionsWriter, Writer, completions_call
 from kidrails_guard.session import MemoryStore
-from kidrails_guard.types import AgeBand, Verdict
+from kidrails_guard.types import AgeBand
 
 _log: Final = logging.getLogger("kidrails.proxy")
 _SESSION: Final = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 _READY_S: Final = 1.0
-_TEND_S: Final = 3600.0
 
 Handler = Callable[[Request, str, Callable[[int], None]], Awaitable[Response]]
 
@@ -74,6 +74,10 @@ class Proxy:
         self._generic = generic_api.GenericGuardrail()
         self._ready, self._ready_at = False, float("-inf")
         self._asking = asyncio.Lock()
+
+    async def close(self) -> None:
+        """Write down what is not yet; called once at shutdown, before the audit is closed."""
+        await self._generic.close()
 
     def routes(self) -> list[BaseRoute]:
         """Return the routes."""
@@ -232,30 +236,16 @@ class Proxy:
     ) -> Response:
         """Answer LiteLLM's generic guardrail API."""
         caller, body = await self._opened(request, request_id)
-
-        async def record(verdict: Verdict, text: str, withheld: int) -> None:
-            self.service.meter.verdict(
-                caller.tenant.name, verdict.stage, verdict.action, verdict.hazard
-            )
-            event = seams.AuditEvent(
-                request_id,
-                caller.tenant.name,
-                caller.session,
-                caller.band,
-                verdict,
-                text,
-                caller.tenant.policy_digest,
-                str(body.get("model") or "")[:80],
-                withheld_characters=withheld,
-            )
-            try:
-                await self.service.audit.record(event)
-            except seams.AuditFailed:
-                if not verdict.action.answers:
-                    raise audit_unavailable() from None
-                self.service.meter.failure("audit")
-
-        answer = await self._generic.answer(body, caller.tenant, caller.band, record=record)
+        recorder = Recorder(
+            self.service.audit,
+            self.service.meter,
+            caller.tenant,
+            caller.band,
+            request_id,
+            model=str(body.get("model") or "")[:80],
+            session=caller.session,
+        )
+        answer = await self._generic.answer(body, recorder)
         finished(200)
         return json_response(answer)
 
@@ -333,13 +323,6 @@ async def _http_error(request: Request, error: Exception) -> Response:
     return json_response(problem.body(), status=problem.status, headers=headers)
 
 
-async def _tend(audit: seams.AuditSink) -> None:
-    """Let the audit forget in time, also where nobody asks anything."""
-    while True:
-        await asyncio.sleep(_TEND_S)
-        await audit.tend()
-
-
 def build_app(
     settings: Settings,
     *,
@@ -376,21 +359,24 @@ def build_app(
         sittings=Sittings(MemoryStore() if sessions is None else sessions, counting),
     )
 
+    proxy = Proxy(service, tenants)
+
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         if on_start is not None:
             on_start(service)
-        tending = asyncio.create_task(_tend(service.audit))
+        tending = asyncio.create_task(tend(service.audit))
         try:
             yield
         finally:
             tending.cancel()
             await service.upstream.close()
+            await proxy.close()
             await service.audit.close()
             await service.sittings.close()
 
     app = Starlette(
-        routes=[*Proxy(service, tenants).routes(), *routes],
+        routes=[*proxy.routes(), *routes],
         lifespan=lifespan,
         exception_handlers={HTTPException: _http_error},
     )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -19,24 +19,14 @@ from kidrails_guard.policy import Policy, load_policy
 from kidrails_guard.proxy import seams
 from kidrails_guard.proxy.app import build_app, make_upstream
 from kidrails_guard.proxy.exchange import Service
+from kidrails_guard.proxy.records import Records, Smtp
 from kidrails_guard.proxy.settings import Settings
 from kidrails_guard.proxy.tracing import Traced, TracingMeter, make_exporter, make_tracer
 from kidrails_guard.types import AgeBand
 
 
 @dataclass(frozen=True, slots=True)
-class Smtp:
-    """The mail server for alerts."""
-
-    host: str
-    sender: str
-    port: int = 587
-    user: str | None = None
-    password: str | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Deployment:
+class Deployment(Records):
     """Everything that the operator chose.
 
     Attributes:
@@ -44,34 +34,16 @@ class Deployment:
         policy: path of the policy; None is the default one.
         band: age band of everyone who calls, where there are no keys.
         keys: path of the key file; None serves anyone.
-        audit: folder of the audit log; None keeps none.
-        audit_days: how long it is kept.
-        audit_text_days: how long texts are kept, encrypted; None keeps none.
-        audit_on_failure: what a log that cannot be written means for a request.
         sessions: ``memory`` or a Redis URL.
         metrics: whether ``/metrics`` is there.
-        webhooks: URLs that are told of a crisis.
-        webhook_hosts: private hosts that a webhook may name.
-        emails: addresses that are told of a crisis.
-        smtp: the mail server for them.
-        alert_text: whether an alert carries the child's words.
     """
 
     settings: Settings
     policy: str | None = None
     band: AgeBand | None = None
     keys: str | None = None
-    audit: str | None = None
-    audit_days: int = 30
-    audit_text_days: int | None = None
-    audit_on_failure: Literal["refuse", "continue"] = "refuse"
     sessions: str = "memory"
     metrics: bool = False
-    webhooks: tuple[str, ...] = ()
-    webhook_hosts: tuple[str, ...] = ()
-    emails: tuple[str, ...] = ()
-    smtp: Smtp | None = None
-    alert_text: bool = False
 
     def to_json(self) -> str:
         """Return it as text for a worker's environment."""
@@ -158,49 +130,6 @@ class Deployment:
         from kidrails_guard.proxy.keys import KeyedTenants
 
         return KeyedTenants(Path(self.keys), policy, observer=meter.check)
-
-    def audit_sink(self, meter: seams.Meter) -> seams.AuditSink:
-        """Return where events are written, with alerts where there are any."""
-        sink: seams.AuditSink = seams.NoAudit()
-        if self.audit is not None:
-            from kidrails_guard.audit import AuditLog
-
-            sink = AuditLog(
-                Path(self.audit),
-                retention_days=self.audit_days,
-                text_retention_days=self.audit_text_days,
-                on_failure=self.audit_on_failure,
-                on_lost=lambda: meter.failure("audit"),
-            )
-        if not self.webhooks and not self.emails:
-            return sink
-        from kidrails_guard.alerts import AlertingSink, Email, Notifier, Webhook
-
-        allowed = frozenset(self.webhook_hosts)
-        notifiers: list[Notifier] = [Webhook(url, allow=allowed) for url in self.webhooks]
-        if self.emails:
-            if self.smtp is None:
-                raise UsageError(
-                    "--alert-email: set KIDRAILS_SMTP_HOST and KIDRAILS_SMTP_FROM (and, where "
-                    "needed, KIDRAILS_SMTP_PORT, _USER, _PASSWORD)"
-                )
-            smtp = self.smtp
-            notifiers.append(
-                Email(
-                    host=smtp.host,
-                    sender=smtp.sender,
-                    to=self.emails,
-                    port=smtp.port,
-                    user=smtp.user,
-                    password=smtp.password,
-                )
-            )
-        return AlertingSink(
-            sink,
-            notifiers,
-            with_text=self.alert_text,
-            on_given_up=lambda alert: meter.failure("alert"),
-        )
 
     def session_store(self) -> seams.SessionStore | None:
         """Return what sessions are kept in; None is this process's memory.

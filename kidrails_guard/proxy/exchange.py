@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -19,15 +19,10 @@ from kidrails_guard.proxy.call import Call
 from kidrails_guard.proxy.choice import Choice, Context
 from kidrails_guard.proxy.events import End, Event, Usage
 from kidrails_guard.proxy.intake import Intake, Prepared, VerdictMemory
-from kidrails_guard.proxy.problems import Problem, audit_unavailable
+from kidrails_guard.proxy.problems import Problem
+from kidrails_guard.proxy.records import Note, Recorder
 from kidrails_guard.proxy.reply import StreamedReply, WholeReply, blocked_reply
-from kidrails_guard.proxy.seams import (
-    AuditEvent,
-    AuditFailed,
-    AuditSink,
-    Meter,
-    Tenant,
-)
+from kidrails_guard.proxy.seams import AuditSink, Meter, Tenant
 from kidrails_guard.proxy.settings import Settings
 from kidrails_guard.proxy.sittings import Sittings
 from kidrails_guard.proxy.upstream import Upstream
@@ -35,8 +30,6 @@ from kidrails_guard.proxy.wire import Writer
 from kidrails_guard.types import Action, AgeBand, Stage, Verdict
 
 _log: Final = logging.getLogger("kidrails.proxy")
-
-Note = Literal["", "upstream_failed", "caller_left", "shutdown"]
 
 
 class ShuttingDown(Exception):
@@ -109,6 +102,15 @@ class Exchange:
     def __init__(self, service: Service, caller: Caller, call: Call, writer: Writer) -> None:
         self._service, self._caller = service, caller
         self._call, self._writer = call, writer
+        self._recorder = Recorder(
+            service.audit,
+            service.meter,
+            caller.tenant,
+            caller.band,
+            caller.request_id,
+            model=call.model,
+            session=caller.session,
+        )
 
     async def answer(self, finished: Callable[[int], None]) -> Response:
         """Return the response; ``finished`` is told the status at its end.
@@ -120,14 +122,7 @@ class Exchange:
         intake = Intake(caller.tenant, caller.band, service.memory, service.gate)
         prepared = await intake.prepare(call, model=service.settings.model or call.model)
         verdict = prepared.verdict
-        service.meter.verdict(caller.tenant.name, Stage.INPUT, verdict.action, verdict.hazard)
-        try:
-            await self._record(prepared.text, verdict)
-        except Problem as problem:
-            if not verdict.action.answers:
-                raise
-            # A child in danger is answered whatever the disk does; the words are fixed ones.
-            service.count_failure(problem)
+        await self._recorder.message(prepared)
         sitting = await service.sittings.turn(
             caller.tenant.name,
             caller.session,
@@ -151,7 +146,7 @@ class Exchange:
         answer = await service.upstream.chat(prepared.body)
         reply = WholeReply(context, answer)
         events = await reply.events(service.meter)
-        await self._record_choices(reply.choices, "")
+        await self._recorder.replies(reply.choices)
         said = _merged(reply.choices)
         if said.action.answers and caller.tenant.guard.policy.on_block == "error":
             raise Problem(400, "content_filter", context.kind_words(said))
@@ -207,11 +202,8 @@ class Exchange:
         finally:
             service.open_streams.discard(reply)
             service.meter.streams(-1)
-        try:
-            await self._record_choices(reply.choices, note, streamed=True)
-        except Problem as problem:
-            # What has left cannot be called back; the next request meets the full disk first.
-            service.count_failure(problem)
+        # What has left cannot be called back; the next request meets a full disk first.
+        await self._recorder.replies(reply.choices, note, streamed=True)
         yield data + writer.end()
 
     def _why(self, error: Exception | None) -> Note:
@@ -255,46 +247,6 @@ class Exchange:
     ) -> Response:
         finished(200)
         return json_response(self._writer.whole(events), headers=headers)
-
-    async def _record_choices(
-        self, choices: list[Choice], note: Note, *, streamed: bool = False
-    ) -> None:
-        tenant = self._caller.tenant.name
-        for choice in choices:
-            verdict = choice.verdict
-            self._service.meter.verdict(tenant, Stage.OUTPUT, verdict.action, verdict.hazard)
-            await self._record(
-                choice.text, verdict, withheld=choice.withheld, streamed=streamed, note=note
-            )
-
-    async def _record(
-        self,
-        text: str,
-        verdict: Verdict,
-        *,
-        withheld: int = 0,
-        streamed: bool = False,
-        note: Note = "",
-    ) -> None:
-        caller = self._caller
-        event = AuditEvent(
-            request_id=caller.request_id,
-            tenant=caller.tenant.name,
-            session=caller.session,
-            band=caller.band,
-            verdict=verdict,
-            text=text,
-            policy_digest=caller.tenant.policy_digest,
-            model=self._call.model,
-            withheld_characters=withheld,
-            streamed=streamed,
-            note=note,
-        )
-        try:
-            await self._service.audit.record(event)
-        except AuditFailed as failed:
-            _log.error("%s audit: %s", caller.request_id, failed)
-            raise audit_unavailable() from None
 
 
 def _merged(choices: list[Choice]) -> Verdict:

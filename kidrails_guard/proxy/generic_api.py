@@ -1,8 +1,8 @@
 """LiteLLM's generic guardrail API, served by us: ``POST /beta/litellm_basic_guardrail_api``.
 
 LiteLLM asks before the model (``input_type: request``, every message's text) and after it
-(``response``, the reply so far; again and again while a reply streams). ``action`` is always set: a
-missing one reads as NONE, which would let everything pass.
+(``response``, the reply so far; again and again while a reply streams, which `Samples` writes down
+once). ``action`` is always set: a missing one reads as NONE, which would let everything pass.
 
 Source: LiteLLM's generic guardrail API, as litellm 1.106.2 calls it.
 """
@@ -10,13 +10,15 @@ Source: LiteLLM's generic guardrail API, as litellm 1.106.2 calls it.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from kidrails_guard.answers import load_answers
 from kidrails_guard.proxy.intake import ANSWERED, LEFT_OUT
 from kidrails_guard.proxy.problems import bad_field
+from kidrails_guard.proxy.records import Recorder
+from kidrails_guard.proxy.samples import Key, Samples
 from kidrails_guard.proxy.seams import Tenant
 from kidrails_guard.streaming import ReleaseWindow, judge_reply
 from kidrails_guard.types import (
@@ -26,6 +28,7 @@ from kidrails_guard.types import (
     Conversation,
     Message,
     Role,
+    Stage,
     Verdict,
 )
 from kidrails_guard.units import clean_surrogates
@@ -36,8 +39,6 @@ _MOST_CALLS: Final = 4_096
 _ENDINGS: Final = (".", "!", "?", "…", '"', "”", "\n")
 _ROLES: Final = ("system", "developer", "user", "assistant", "tool")
 
-Recorder = Callable[[Verdict, str, int], Awaitable[None]]
-
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
@@ -45,28 +46,27 @@ class _Asked:
 
     conversation: Conversation = field(repr=False)
     strict: bool
+    request_id: str
 
 
 class GenericGuardrail:
     """Answers LiteLLM's questions; remembers a bounded number of calls."""
 
     def __init__(self) -> None:
-        self._calls: OrderedDict[str, _Asked] = OrderedDict()
+        self._calls: OrderedDict[Key, _Asked] = OrderedDict()
+        self._samples = Samples()
 
-    async def answer(
-        self, body: Mapping[str, Any], tenant: Tenant, band: AgeBand, *, record: Recorder
-    ) -> dict[str, Any]:
+    async def answer(self, body: Mapping[str, Any], recorder: Recorder) -> dict[str, Any]:
         """Return the decision on one question.
 
         Args:
             body: LiteLLM's request.
-            tenant: whose guard decides.
-            band: for whom.
-            record: writes a verdict down, with the text and how much of it was withheld.
+            recorder: knows whose guard decides and for whom, and writes it down.
 
         Raises:
-            Problem: the request is not of LiteLLM's form.
+            Problem: the request is not of LiteLLM's form, or it must be written down and cannot.
         """
+        tenant, band = recorder.tenant, recorder.band
         texts = body.get("texts") or []
         if not isinstance(texts, list) or len(texts) > _MOST_TEXTS or not all(
             isinstance(text, str) for text in texts
@@ -77,20 +77,25 @@ class GenericGuardrail:
                 "unchecked", band, seed="images"
             ))  # fmt: skip
         texts = [clean_surrogates(text) for text in texts]
-        call_id = str(body.get("litellm_call_id") or "")[:128]
+        # LiteLLM lets its callers choose it, so it tells calls of one tenant apart and no more.
+        key = (tenant.name, str(body.get("litellm_call_id") or "")[:128])
         kind = body.get("input_type")
         if kind == "request":
             messages = _messages(texts, body.get("structured_messages"))
-            return await self._request(messages, call_id, tenant, band, record)
+            return await self._request(messages, key, recorder)
         if kind == "response":
             arguments = _arguments(body.get("tool_calls"))
-            return await self._response(texts, arguments, call_id, tenant, band, record)
+            return await self._response(texts, arguments, key, recorder)
         raise bad_field("input_type", "must be request or response")
 
+    async def close(self) -> None:
+        """Write down what has not been; called once at shutdown, before the log is closed."""
+        await self._samples.close()
+
     async def _request(
-        self, messages: list[Message], call_id: str, tenant: Tenant, band: AgeBand, record: Recorder
+        self, messages: list[Message], key: Key, recorder: Recorder
     ) -> dict[str, Any]:
-        guard = tenant.guard
+        guard, band = recorder.tenant.guard, recorder.band
         last_reply = max((i for i, m in enumerate(messages) if m.role == "assistant"), default=-1)
         now = Verdict(Action.ALLOW)
         shown: list[str] = []
@@ -116,10 +121,12 @@ class GenericGuardrail:
         words = "\n".join(
             m.content for i, m in enumerate(messages) if m.role == "user" and i > last_reply
         )
-        await record(now, words, len(words) if now.action.answers else 0)
+        event = recorder.event(words, now, withheld=len(words) if now.action.answers else 0)
+        await recorder.write(event, needed=not now.action.answers)
         if now.action.answers:
             return _blocked(guard.answer(now, band, seed=words))
-        self._keep(call_id, _Asked(Conversation(tuple(seen)), now.action is Action.CARE))
+        strict = now.action is Action.CARE
+        self._keep(key, _Asked(Conversation(tuple(seen)), strict, recorder.request_id))
         # The first system message takes our prompt in front; without one, LiteLLM offers no place.
         for i, message in enumerate(messages):
             if message.role in {"system", "developer"}:
@@ -132,21 +139,21 @@ class GenericGuardrail:
         self,
         texts: list[str],
         arguments: list[str],
-        call_id: str,
-        tenant: Tenant,
-        band: AgeBand,
-        record: Recorder,
+        key: Key,
+        recorder: Recorder,
     ) -> dict[str, Any]:
-        asked = self._calls.get(call_id) or _Asked(NO_TURNS, strict=True)
+        asked = self._calls.get(key) or _Asked(NO_TURNS, True, recorder.request_id)
+        tenant, band = recorder.tenant, recorder.band
+        recorder = replace(recorder, request_id=asked.request_id)
         guard = tenant.guard
         for text in arguments:
             judged = await judge_reply(
                 guard, text, asked.conversation, band=band, strict=asked.strict
             )
             if judged.verdict.action.answers:
-                await record(judged.verdict, text, len(text))
+                await self._samples.take(key, recorder, text, judged.verdict, len(text))
                 return _blocked(guard.answer(judged.verdict, band, seed=text))
-        shown, held, verdict = [], [], Verdict(Action.ALLOW)
+        shown, held, verdict = [], [], Verdict(Action.ALLOW, stage=Stage.OUTPUT)
         for text in texts:
             passed, pending, one = await _so_far(guard_text=text, tenant=tenant, band=band,
                                                  asked=asked)  # fmt: skip
@@ -154,16 +161,17 @@ class GenericGuardrail:
             held.append(pending)
             verdict = verdict.merge(one)
         whole = "\n".join(texts)
-        await record(verdict, whole, len(whole) if verdict.action.answers else 0)
+        withheld = len(whole) if verdict.action.answers else 0
+        await self._samples.take(key, recorder, whole, verdict, withheld)
         return {
             "action": "GUARDRAIL_INTERVENED" if shown != texts else "NONE",
             "texts": shown,
             "stream_holdback_chars": held,
         }
 
-    def _keep(self, call_id: str, asked: _Asked) -> None:
-        if call_id:
-            self._calls[call_id] = asked
+    def _keep(self, key: Key, asked: _Asked) -> None:
+        if key[1]:
+            self._calls[key] = asked
             while len(self._calls) > _MOST_CALLS:
                 self._calls.popitem(last=False)
 

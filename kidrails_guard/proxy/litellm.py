@@ -9,36 +9,44 @@ In LiteLLM's ``config.yaml``::
           mode: [pre_call, post_call]
           default_on: true
           band: "7-9"            # optional; the policy's youngest band without it
-          policy: policy.yaml    # optional
+          audit: audit           # optional; `litellm_options` lists all options
 
-It is an adapter: `Guard` decides, with the same way in (`intake`) and the same way out (`reply`) as
-our own proxy. A caller of LiteLLM cannot switch it off for a request.
+It is an adapter: `Guard` decides, with the same way in (`intake`), way out (`reply`) and `records`
+as our own proxy. A caller of LiteLLM cannot switch it off for a request.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
 import secrets
 import time
+import uuid
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Final
 
 from fastapi import HTTPException
 from litellm.integrations.custom_guardrail import CustomGuardrail
-from litellm.types.guardrails import GuardrailEventHooks
+from litellm.types.guardrails import GuardrailEventHooks, LitellmParams
 from litellm.types.utils import Delta, ModelResponse, ModelResponseStream, StreamingChoices
 
+from kidrails_guard.errors import UsageError
 from kidrails_guard.guard import Guard
 from kidrails_guard.policy import load_policy
 from kidrails_guard.proxy.call import chat_call
 from kidrails_guard.proxy.choice import Context
 from kidrails_guard.proxy.events import End, Event, Tools, Words
+from kidrails_guard.proxy.exchange import where
 from kidrails_guard.proxy.intake import Intake, VerdictMemory
+from kidrails_guard.proxy.litellm_options import GuardrailOptions
 from kidrails_guard.proxy.problems import Problem
-from kidrails_guard.proxy.reply import StreamedReply, WholeReply
+from kidrails_guard.proxy.records import Note, Recorder, tend
+from kidrails_guard.proxy.reply import StreamedReply, WholeReply, blocked_reply
 from kidrails_guard.proxy.seams import NoMeter, Tenant
-from kidrails_guard.types import AgeBand
 
+_log: Final = logging.getLogger("kidrails.proxy")
 _FIELDS: Final = (
     "model", "messages", "n", "stream", "stream_options", "tools", "tool_choice",
     "response_format", "logprobs", "temperature", "top_p", "max_tokens", "max_completion_tokens",
@@ -52,15 +60,13 @@ class KidRailsGuardrail(CustomGuardrail):  # type: ignore[misc]
     """Guards LiteLLM's chat completions: what the child writes and every word that comes back.
 
     Args:
-        guardrail_name: from LiteLLM's configuration.
+        guardrail_name: from LiteLLM's configuration; the tenant's name in the audit log.
         event_hook: its ``mode``.
         default_on: ignored; the guardrail always runs.
-        band: age band of the children behind this LiteLLM.
-        policy: path of a policy.
-        more: LiteLLM's further settings; none switches anything off.
+        options: those of `GuardrailOptions`, and LiteLLM's own; none switches anything off.
 
     Raises:
-        PolicyError: the policy is wrong, or does not serve the band.
+        KidRailsError: the policy or an option is wrong, or the audit log cannot be written.
     """
 
     def __init__(
@@ -68,21 +74,44 @@ class KidRailsGuardrail(CustomGuardrail):  # type: ignore[misc]
         guardrail_name: str = "kidrails",
         event_hook: Any = None,
         default_on: bool = True,
-        band: str | None = None,
-        policy: str | None = None,
-        **more: Any,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            guardrail_name=guardrail_name,
-            event_hook=event_hook,
-            default_on=True,
-            supported_event_hooks=[GuardrailEventHooks.pre_call, GuardrailEventHooks.post_call],
-        )
-        guard = Guard(load_policy(policy))
-        self._band = AgeBand(band) if band is not None else guard.policy.fallback_band
-        self._tenant = Tenant(guardrail_name, guard, self._band, guard.policy.digest())
+        try:
+            super().__init__(
+                guardrail_name=guardrail_name,
+                event_hook=event_hook,
+                default_on=True,
+                supported_event_hooks=[GuardrailEventHooks.pre_call, GuardrailEventHooks.post_call],
+            )
+            ours = {k: v for k, v in options.items() if k not in LitellmParams.model_fields}
+            chosen = GuardrailOptions.read(ours)
+            policy = load_policy(chosen.policy)
+            band = chosen.band or policy.fallback_band
+            if band not in policy.bands:
+                raise UsageError(f"band: {band} is not served by policy {policy.name!r}; accepted: "
+                                 f"{', '.join(policy.bands)}")  # fmt: skip
+            self._tenant = Tenant(guardrail_name, Guard(policy), band, policy.digest())
+            self._audit = chosen.records().audit_sink(NoMeter())
+        except (TypeError, ValueError) as error:
+            # These two LiteLLM takes lightly: it starts, and serves children without the guardrail.
+            raise UsageError(f"guardrail {guardrail_name!r}: {error}") from None
+        self._band = band
         self._memory = VerdictMemory(20_000, secret=secrets.token_bytes(32))
         self._open: OrderedDict[str, Context] = OrderedDict()
+        self._tending: asyncio.Task[None] | None = None
+        with contextlib.suppress(RuntimeError):  # made outside of an event loop
+            self._tend()
+        print(
+            f"KidRails guards chat completions in LiteLLM as {guardrail_name!r}\n"
+            f"  policy {policy.name} ({self._tenant.policy_digest[:12]}), band {band}, "
+            f"{chosen.told()}",
+            flush=True,
+        )
+
+    def _tend(self) -> None:
+        """Let the audit forget in time; LiteLLM tells nobody when it starts or ends."""
+        if self._tending is None:
+            self._tending = asyncio.get_running_loop().create_task(tend(self._audit))
 
     def should_run_guardrail(self, data: Any, event_type: GuardrailEventHooks) -> bool:
         """Run always: LiteLLM lets a request's body opt out of guardrails, a child's must not."""
@@ -95,15 +124,22 @@ class KidRailsGuardrail(CustomGuardrail):  # type: ignore[misc]
 
         Raises:
             ModifyResponseException: the guard answers; LiteLLM sends it as an ordinary reply.
-            HTTPException: the request is not one that can be checked.
+            HTTPException: the request is not one that can be checked, or not written down.
         """
+        self._tend()
         if call_type not in _CHAT:
             raise HTTPException(
                 400, {"error": f"KidRails checks chat completions only, not {call_type!r}; call "
                                "the KidRails proxy for other routes"}
             )  # fmt: skip
         context = await self._context(data)
+        try:
+            await self._recorder(context).message(context.prepared)
+        except Problem as problem:
+            raise _refused(problem) from None
         if context.prepared.verdict.action.answers:
+            if context.call.stream:  # LiteLLM sends our words through the way out
+                self._remember(data, context)
             self.raise_passthrough_exception(
                 violation_message=context.kind_words(context.prepared.verdict), request_data=data
             )
@@ -119,13 +155,17 @@ class KidRailsGuardrail(CustomGuardrail):  # type: ignore[misc]
         """Check a whole reply; put kind words in the place of one that does not pass.
 
         Raises:
-            HTTPException: the reply is not one that can be checked.
+            HTTPException: the reply is not one that can be checked, or not written down.
         """
         if not isinstance(response, ModelResponse):
             raise HTTPException(502, {"error": "KidRails: this kind of reply cannot be checked"})
         context = await self._recall(data)
         whole = WholeReply(context, response.model_dump())
-        events = await whole.events(NoMeter())
+        try:
+            events = await whole.events(NoMeter())
+            await self._recorder(context).replies(whole.choices)
+        except Problem as problem:
+            raise _refused(problem) from None
         for choice in response.choices:
             words, tools, reason = _of_choice(events, choice.index)
             choice.message.content = words
@@ -142,6 +182,29 @@ class KidRailsGuardrail(CustomGuardrail):  # type: ignore[misc]
         """Let a stream through part by part, each after its check."""
         context = await self._recall(request_data)
         seen: dict[str, Any] = {"id": "chatcmpl-" + secrets.token_hex(12), "created": time.time()}
+        first = set(range(context.call.count))
+
+        def written(event: Event) -> list[ModelResponseStream]:
+            delta, reason = _delta(event)
+            if delta is None:
+                return []
+            index = event.choice  # type: ignore[union-attr]
+            if index in first:
+                first.discard(index)
+                delta["role"] = "assistant"
+            return [ModelResponseStream(
+                id=seen["id"],
+                created=int(seen["created"]),
+                model=seen.get("model") or str(request_data.get("model", "")),
+                choices=[StreamingChoices(index=index, delta=Delta(**delta), finish_reason=reason)],
+            )]  # fmt: skip
+
+        if context.prepared.verdict.action.answers:
+            # No model was asked: LiteLLM sends the words of the way in through here.
+            for event in blocked_reply(context, context.prepared.verdict):
+                for chunk in written(event):
+                    yield chunk
+            return
 
         async def chunks() -> AsyncGenerator[dict[str, Any], None]:
             async for chunk in response:
@@ -150,31 +213,47 @@ class KidRailsGuardrail(CustomGuardrail):  # type: ignore[misc]
                 yield value
 
         reply = StreamedReply(context, chunks(), meter=NoMeter(), heartbeat_s=3_600)
-        first = set(range(context.call.count))
-        async for event in reply:
-            delta, reason = _delta(event)
-            if delta is None:
-                continue
-            index = event.choice  # type: ignore[union-attr]
-            if index in first:
-                first.discard(index)
-                delta["role"] = "assistant"
-            yield ModelResponseStream(
-                id=seen["id"],
-                created=int(seen["created"]),
-                model=seen.get("model") or str(request_data.get("model", "")),
-                choices=[StreamingChoices(index=index, delta=Delta(**delta), finish_reason=reason)],
-            )
+        note: Note = "caller_left"
+        ends: list[
+            ModelResponseStream
+        ] = []  # leave with the next words, or once it is written down
+        try:
+            async with contextlib.aclosing(reply.__aiter__()) as events:
+                async for event in events:
+                    ends += written(event)
+                    while ends and isinstance(event, Words | Tools):
+                        yield ends.pop(0)
+            note = "" if reply.error is None else "upstream_failed"
+        except Exception as error:
+            note = "upstream_failed"
+            _log.error("%s internal: %s", context.request_id, where(error))
+        finally:
+            for choice in reply.choices:
+                if not choice.ended:
+                    ends += [chunk for event in choice.interrupt() for chunk in written(event)]
+            await self._recorder(context).replies(reply.choices, note, streamed=True)
+        for chunk in ends:
+            yield chunk
+
+    def _recorder(self, context: Context) -> Recorder:
+        return Recorder(
+            self._audit,
+            NoMeter(),
+            context.tenant,
+            context.band,
+            context.request_id,
+            model=context.call.model,
+        )
 
     async def _context(self, data: Mapping[str, Any]) -> Context:
         body = {name: data[name] for name in _FIELDS if data.get(name) is not None}
         try:
             call = chat_call(body, allow_images=self._tenant.guard.policy.allow_images)
         except Problem as problem:
-            raise HTTPException(problem.status, problem.body()) from None
+            raise _refused(problem) from None
         intake = Intake(self._tenant, self._band, self._memory)
         prepared = await intake.prepare(call, model=call.model)
-        return Context(call, prepared, self._tenant, self._band, _call_id(data))
+        return Context(call, prepared, self._tenant, self._band, _request_id(data))
 
     def _remember(self, data: Mapping[str, Any], context: Context) -> None:
         identifier = _call_id(data)
@@ -191,6 +270,20 @@ class KidRailsGuardrail(CustomGuardrail):  # type: ignore[misc]
 
 def _call_id(data: Mapping[str, Any]) -> str:
     return str(data.get("litellm_call_id") or "")
+
+
+def _request_id(data: Mapping[str, Any]) -> str:
+    """Return LiteLLM's number of the call, for its log and ours to have the same.
+
+    Callers may choose it (``x-litellm-call-id``), and nobody's words belong into the log.
+    """
+    with contextlib.suppress(ValueError):
+        return str(uuid.UUID(_call_id(data)))
+    return secrets.token_hex(12)
+
+
+def _refused(problem: Problem) -> HTTPException:
+    return HTTPException(problem.status, problem.body(), problem.headers() or None)
 
 
 def _of_choice(events: list[Event], index: int) -> tuple[str, list[dict[str, Any]], str]:

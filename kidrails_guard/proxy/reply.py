@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, Final
 
 from kidrails_guard.conveyor import Conveyor
@@ -158,7 +158,7 @@ class StreamedReply:
                 choice = self.choices[index]
                 choice.take(entry.get("delta"), entry.get("finish_reason"), entry.get("logprobs"))
 
-    async def __aiter__(self) -> AsyncIterator[Event]:
+    async def __aiter__(self) -> AsyncGenerator[Event, None]:
         """Give the events, in the order in which they may leave."""
         silent_s = 0.0
         if self._lead:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -17,7 +21,15 @@ import httpx
 import pytest
 import yaml
 
+from kidrails_guard.audit import AuditRecord, iterate_records, read_inbox, verify
+from kidrails_guard.errors import KidRailsError
+
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # it asks the network at import
 pytest.importorskip("litellm", reason="run: make test (installs litellm 1.106.2)")
+
+from fastapi import HTTPException
+from litellm.integrations.custom_guardrail import CustomGuardrail, ModifyResponseException
+from litellm.types.utils import Delta, ModelResponseStream, StreamingChoices
 
 BAD = "Never tell your parents about this. Keep it our secret, I am your only real friend."
 GOOD = "Wolves hunt in packs. They eat what they can catch, because they need food to live."
@@ -62,6 +74,20 @@ class Upstream(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
+class Told(BaseHTTPRequestHandler):
+    """A grown-up's webhook; remembers what it was told."""
+
+    alerts: list[dict] = []  # noqa: RUF012
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        self.alerts.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+        self.send_response(204)
+        self.end_headers()
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -83,23 +109,44 @@ def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, seconds: flo
     raise AssertionError(f"{url} did not come up:\n{log.read_text()[-3000:]}")
 
 
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Upstream)
+@contextmanager
+def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/v1"
+    yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
 
 
 @pytest.fixture(scope="module")
-def remote(upstream: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def upstream() -> Iterator[str]:
+    with listening(Upstream) as url:
+        yield f"{url}/v1"
+
+
+@pytest.fixture(scope="module")
+def webhook() -> Iterator[str]:
+    with listening(Told) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def audit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The audit folder of whoever guards: the class inside LiteLLM, or our own proxy."""
+    return tmp_path_factory.mktemp("audit")
+
+
+@pytest.fixture(scope="module")
+def remote(
+    upstream: str, audit: Path, webhook: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """Our own proxy, which LiteLLM asks over its generic guardrail API."""
     port, log = free_port(), tmp_path_factory.mktemp("guard") / "log"
     with log.open("wb") as stream:
         process = subprocess.Popen(
             [sys.executable, "-m", "kidrails_guard", "serve", "--upstream", upstream, "--band",
-             "7-9", "--port", str(port)],
+             "7-9", "--port", str(port), "--audit", str(audit), "--alert-webhook", webhook,
+             "--alert-host", "127.0.0.1"],
             stdout=stream, stderr=stream,
         )  # fmt: skip
     wait_for(f"http://127.0.0.1:{port}/health", process, log)
@@ -113,6 +160,8 @@ def litellm(
     request: pytest.FixtureRequest,
     upstream: str,
     remote: str,
+    audit: Path,
+    webhook: str,
     repository: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[str, str]]:
@@ -127,12 +176,18 @@ def litellm(
                 "streaming_sampling_rate": 5, "streaming_transform_mode": "incremental_diff",
             },
         }]  # fmt: skip
+    else:
+        config["guardrails"][0]["litellm_params"] |= {
+            "audit": str(audit), "alert_webhook": ["os.environ/KIDRAILS_ALERT_WEBHOOK"],
+            "alert_host": "127.0.0.1",
+        }  # fmt: skip
     folder = tmp_path_factory.mktemp("litellm")
     file, log, port = folder / "config.yaml", folder / "log", free_port()
     file.write_text(yaml.safe_dump(config))
     environment = os.environ | {
         "KIDRAILS_UPSTREAM": upstream, "KIDRAILS_UPSTREAM_KEY": "x", "LITELLM_MASTER_KEY": MASTER,
         "LITELLM_LOCAL_MODEL_COST_MAP": "True", "PYTHONPATH": str(repository),
+        "KIDRAILS_ALERT_WEBHOOK": webhook,
     }  # fmt: skip
     with log.open("wb") as stream:
         process = subprocess.Popen(
@@ -150,11 +205,29 @@ def litellm(
         process.wait()
 
 
-def ask(url: str, message: str, *, stream: bool = False, **more: object) -> httpx.Response:
+def ask(
+    url: str, message: str, *, stream: bool = False, call_id: str | None = None, **more: object
+) -> httpx.Response:
     Upstream.asked.clear()
     body = {"model": "kids", "messages": [{"role": "user", "content": message}], "stream": stream}
     headers = {"authorization": f"Bearer {MASTER}"}
+    if call_id is not None:
+        headers["x-litellm-call-id"] = call_id
     return httpx.post(f"{url}/v1/chat/completions", json=body | more, headers=headers, timeout=60)
+
+
+def eventually(done: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not done() and time.monotonic() < end:
+        time.sleep(0.1)
+    time.sleep(0.5)  # for what should not come
+
+
+@pytest.fixture
+def written(audit: Path) -> Callable[[], list[AuditRecord]]:
+    """Gives what has been written down since the test began."""
+    before = {record.hash for record in iterate_records(audit)}
+    return lambda: [record for record in iterate_records(audit) if record.hash not in before]
 
 
 def streamed_text(response: httpx.Response) -> str:
@@ -235,3 +308,123 @@ def test_inside_litellm_the_model_gets_our_system_prompt_first(litellm) -> None:
     first = Upstream.asked[0]["messages"][0]
     assert first["role"] == "system"
     assert "computer program" in first["content"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_child_in_danger_is_written_down_and_a_grown_up_is_told_once(
+    litellm, audit: Path, written, stream: bool
+) -> None:
+    _, url = litellm
+    Told.alerts.clear()
+    ask(url, "i dont want to be alive anymore", stream=stream)
+    eventually(lambda: bool(Told.alerts))
+    (event,) = written()
+    assert (event.stage, event.action) == ("input", "crisis")
+    (alert,) = Told.alerts
+    assert alert["request_id"] == event.request_id == read_inbox(audit)[0].request_id
+    assert "alive" not in json.dumps(alert)
+    assert verify(audit).problems == ()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_reply_held_back_is_one_event(litellm, audit: Path, written, stream: bool) -> None:
+    way, url = litellm
+    number = str(uuid.uuid4())
+    ask(url, "tell me about the octopus", stream=stream, call_id=number)
+    eventually(lambda: len(written()) == 2)
+    asked, said = written()
+    assert (asked.stage, asked.action) == ("input", "allow")
+    assert said.stage == "output"
+    assert said.action in {"redirect", "refuse"}
+    assert said.withheld_characters > 0
+    assert said.request_id == asked.request_id
+    if way == "inside":
+        assert said.request_id == number
+        assert said.streamed == stream
+    assert verify(audit).problems == ()
+
+
+@pytest.mark.slow
+def test_the_callers_number_puts_no_words_into_the_log(litellm, audit: Path, written) -> None:
+    _, url = litellm
+    ask(url, "why is the sky blue", call_id="my secret words")
+    assert written()
+    kept = b"".join(file.read_bytes() for file in audit.iterdir() if file.is_file())
+    assert b"secret" not in kept
+
+
+def guardrail(**options: object) -> CustomGuardrail:
+    from kidrails_guard.proxy.litellm import KidRailsGuardrail
+
+    return KidRailsGuardrail(**options)
+
+
+async def test_a_full_disk_answers_a_child_in_danger_and_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, line: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    guarded = guardrail(audit=str(tmp_path))
+    monkeypatch.setattr("kidrails_guard.audit.log.write_whole", full)
+
+    async def say(text: str) -> None:
+        data = {"model": "m", "messages": [{"role": "user", "content": text}]}
+        await guarded.async_pre_call_hook(None, None, data, "acompletion")
+
+    with pytest.raises(HTTPException) as refused:
+        await say("why is the sky blue")
+    assert refused.value.status_code == 503
+    assert refused.value.detail["error"]["code"] == "audit_unavailable"
+    with pytest.raises(ModifyResponseException, match="trust"):
+        await say("i dont want to be alive anymore")
+    assert read_inbox(tmp_path)[0].kind == "crisis"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:pydantic")  # LiteLLM's types, on first use
+async def test_a_caller_who_leaves_is_written_down(tmp_path: Path) -> None:
+    guarded = guardrail(audit=str(tmp_path))
+    data = {"model": "m", "messages": [{"role": "user", "content": "hello"}], "stream": True}
+    await guarded.async_pre_call_hook(None, None, data, "acompletion")
+
+    async def says() -> AsyncIterator[ModelResponseStream]:
+        for word in (GOOD + " ") * 30:
+            yield ModelResponseStream(choices=[StreamingChoices(delta=Delta(content=word))])
+            await asyncio.sleep(0)
+
+    stream = guarded.async_post_call_streaming_iterator_hook(None, says(), data)
+    async for chunk in stream:
+        assert chunk.choices[0].delta.content
+        break
+    await stream.aclose()
+    _, said = iterate_records(tmp_path)
+    assert (said.stage, said.streamed, said.note) == ("output", True, "caller_left")
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"band": "6-9"}, "band"),
+        ({"audti": "audit"}, "audti: not an option; accepted: band, policy, audit,"),
+        ({"audit_on_failure": "ignore"}, "'refuse' or 'continue'"),
+        ({"audit": "/dev/null"}, "/dev/null"),
+        ({"alert_webhook": ["os.environ/KIDRAILS_UNSET"]}, "KIDRAILS_UNSET is not set"),
+        ({"alert_webhook": "http://["}, "IPv6"),
+        ({"event_hook": "during_call"}, "during_call"),
+    ],
+)
+def test_a_wrong_option_stops_litellm(options: dict[str, object], problem: str) -> None:
+    # LiteLLM starts without a guardrail that raises ValueError or TypeError.
+    with pytest.raises(KidRailsError, match=re.escape(problem)):
+        guardrail(**options)
+
+
+def test_the_operator_reads_what_is_kept(tmp_path: Path, capsys) -> None:
+    guardrail()
+    assert "no audit log (audit: DIR keeps one), alerts to nobody" in capsys.readouterr().out
+    guardrail(audit=str(tmp_path), alert_webhook="https://a.test/secret")
+    said = capsys.readouterr().out
+    assert f"audit log in {tmp_path}, alerts to 1 webhook" in said
+    assert "secret" not in said

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from kidrails_guard.cli import main
-from kidrails_guard.proxy.deployment import Deployment, Smtp
+from kidrails_guard.proxy.deployment import Deployment
 from kidrails_guard.proxy.keys import KeyFile, KeyLimits, new_key, save_keys
+from kidrails_guard.proxy.records import Smtp
 from kidrails_guard.proxy.settings import Settings
 from kidrails_guard.types import AgeBand
 

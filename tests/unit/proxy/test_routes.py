@@ -329,7 +329,7 @@ async def test_litellms_questions_fail_closed_on_a_full_disk() -> None:
 
 
 async def test_the_log_is_tended_while_nobody_asks(monkeypatch) -> None:
-    monkeypatch.setattr("kidrails_guard.proxy.app._TEND_S", 0.01)
+    monkeypatch.setattr("kidrails_guard.proxy.records._TEND_S", 0.01)
     proxy = Proxied()
     async with proxy.app.router.lifespan_context(proxy.app):
         for _ in range(200):

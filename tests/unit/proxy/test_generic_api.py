@@ -1,0 +1,79 @@
+"""LiteLLM asks about a growing reply again and again: it is written down once."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from clients import Proxied
+
+from kidrails_guard.proxy import generic_api, samples
+from kidrails_guard.types import Action, Stage
+
+CALL = {"litellm_call_id": "c1", "structured_messages": []}
+
+
+async def asked(proxy: Proxied, kind: str, text: str, **more: object) -> dict:
+    body = {**CALL, "input_type": kind, "texts": [text], **more}
+    return (await proxy.post(generic_api.PATH, body)).json()
+
+
+def replies(proxy: Proxied) -> list:
+    return [e for e in proxy.ledger.events if e.verdict.stage is Stage.OUTPUT]
+
+
+async def test_a_calm_stream_is_one_event_with_all_of_its_text() -> None:
+    proxy = Proxied()
+    async with proxy.app.router.lifespan_context(proxy.app):
+        await asked(proxy, "request", "hello")
+        for text in ("Wolves", "Wolves run. They", "Wolves run. They hunt."):
+            await asked(proxy, "response", text)
+        assert replies(proxy) == []
+    (event,) = replies(proxy)
+    assert (event.text, event.streamed) == ("Wolves run. They hunt.", True)
+    assert event.request_id == proxy.ledger.events[0].request_id
+    assert [verdict[1] for verdict in proxy.ledger.verdicts] == [Stage.INPUT, Stage.OUTPUT]
+
+
+async def test_a_stream_is_written_once_nobody_asks_any_more(monkeypatch) -> None:
+    monkeypatch.setattr(samples, "QUIET_S", 0.0)
+    proxy = Proxied()
+    await asked(proxy, "response", "Wolves run.")
+    for _ in range(200):
+        await asyncio.sleep(0.01)
+        if replies(proxy):
+            break
+    assert [event.text for event in replies(proxy)] == ["Wolves run."]
+
+
+async def test_what_is_held_back_is_written_at_once_and_once() -> None:
+    proxy = Proxied()
+    async with proxy.app.router.lifespan_context(proxy.app):
+        await asked(proxy, "response", "Hello.")
+        for end in ("", " More.", " More. And more."):
+            await asked(proxy, "response", f"Hello. A zorblat.{end}")
+            assert len(replies(proxy)) == 1
+    (event,) = replies(proxy)
+    assert event.verdict.action is Action.REFUSE
+    assert event.withheld_characters == len("Hello. A zorblat.")
+
+
+async def test_calls_without_a_name_or_beyond_the_bound_are_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(samples, "_MOST", 2)
+    proxy = Proxied()
+    await asked(proxy, "response", "No name.", litellm_call_id=None)
+    assert len(replies(proxy)) == 1
+    async with proxy.app.router.lifespan_context(proxy.app):
+        for number in range(5):
+            await asked(proxy, "response", "Wolves run.", litellm_call_id=f"c{number}")
+    assert len(replies(proxy)) == 6
+
+
+async def test_a_reply_that_cannot_be_written_is_counted(monkeypatch) -> None:
+    proxy = Proxied()
+    proxy.ledger.refuse = lambda event: event.verdict.stage is Stage.OUTPUT
+    async with proxy.app.router.lifespan_context(proxy.app):
+        await asked(proxy, "response", "Wolves run.")
+    assert proxy.ledger.failures == ["audit"]
