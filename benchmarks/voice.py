@@ -1,6 +1,7 @@
 """From the tuned small model to the voice that ships: cut its change to a rank, weigh, compare.
 
 Usage: python benchmarks/voice.py [--tuned DIR] [--ranks 32,96] [--type q8_0] [--ship RANK]
+                                  [--result FILE]
 
 A training by Spectrum changes whole matrices; what ships is the best approximation of that change
 by a rank, as a LoRA adapter beside the base (`kidrails_guard/engine/adapter.py`). This measures
@@ -9,8 +10,10 @@ held-out rows (mean of the rows' means over the assistant's tokens; axolotl weig
 otherwise, so its figures differ a little), in float32 with the factors read back from the file.
 The 95 % interval is that of the rows' paired differences to the base (bootstrap).
 
+The voice that ships today is measured on the same rows, so that a candidate can be held against it.
 With --ship the adapter of that rank goes to kidrails_guard/models/voice with its manifest. The
-results go to benchmarks/results/voice.json. One thread; run benchmarks/train_small.py first.
+results go to benchmarks/results/voice.json, or to --result. One thread; run
+benchmarks/train_small.py first.
 """
 
 from __future__ import annotations
@@ -164,6 +167,7 @@ def main() -> int:
     parser.add_argument("--ranks", default="32,96")
     parser.add_argument("--type", choices=("f16", "q8_0"), default="q8_0")
     parser.add_argument("--ship", type=int, metavar="RANK")
+    parser.add_argument("--result", type=Path, default=RESULT)
     args = parser.parse_args()
     ranks = [int(rank) for rank in args.ranks.split(",")]
     if args.ship is not None and args.ship not in ranks:
@@ -184,6 +188,11 @@ def main() -> int:
             "adapters": [],
         }
         print(f"{count} held-out rows: base {result['base']}, tuned {tuned['loss']}", flush=True)
+        if (SHIPPED / ADAPTER).is_file():
+            merge(base, SHIPPED / ADAPTER, folder / "shipped")
+            result["shipped"] = compared(before, held_out_losses(folder / "shipped", rows))
+            shutil.rmtree(folder / "shipped")
+            print(f"the voice that ships: {result['shipped']['loss']}", flush=True)
         for rank in ranks:
             file = folder / f"rank-{rank}.gguf"
             record = extract_delta(args.tuned, base, file, rank=rank, weight_type=args.type)
@@ -207,8 +216,8 @@ def main() -> int:
                 f"{entry['share_of_gain']:.0%} of the gain",
                 flush=True,
             )
-        dump_json(RESULT, result)
-        print(f"written: {RESULT.relative_to(ROOT)}")
+        dump_json(args.result, result)
+        print(f"written: {args.result}")
         if args.ship is not None:
             entry = next(one for one in result["adapters"] if one["rank"] == args.ship)
             ship(folder / f"rank-{args.ship}.gguf", args.tuned, entry, result)
