@@ -187,7 +187,10 @@ def main() -> int:
             "machine": about,
             "requests_a_round": args.requests,
             "litellm": bool(with_litellm),
-            "rows": [{"what": name, **asdict(row)} for name, row in rows],
+            "rows": [
+                {"what": name} | {k: None if v != v else v for k, v in asdict(row).items()}
+                for name, row in rows
+            ],
             "open_streams": held,
         },
     )
