@@ -142,7 +142,8 @@ class Classifier:
             for hazard, p in zip(HAZARDS, map(float, scores.hazard), strict=True)
             if p >= weak[hazard]
         ]
-        if scores.risk >= weak[RISK] and not any(
+        # A policy that lets every reply pass has no hazard by whose name a risky one is held back.
+        if scores.risk >= weak[RISK] and self._answered[stage] and not any(
             not f.weak
             and (
                 self._action(f.hazard, band, f.case, stage) >= Action.REDIRECT

@@ -116,7 +116,7 @@ def test_a_reply_is_not_rewritten() -> None:
     assert augment(reply, random.Random(0), AROUND).text == reply.text
 
 
-LONG = "Foxes are shy and come at night. They hunt mice in the long grass near the farm. Ask your mum."
+LONG = "Foxes are shy and come at night. They hunt mice in the long grass by the farm. Ask mum."
 
 
 def test_any_part_of_a_good_reply_is_good_and_its_beginning_is_among_them() -> None:

@@ -197,6 +197,13 @@ def test_a_risky_text_without_a_clear_hazard_is_still_held(check: Classifier, mo
     assert len(both) == 1
 
 
+def test_a_policy_that_lets_every_reply_pass_has_no_name_for_a_risky_one() -> None:
+    passing = {h: r.model_copy(update={"output": Action.ALLOW}) for h, r in POLICY.hazards.items()}
+    open_check = build(POLICY.model_copy(update={"hazards": passing}))
+    found = open_check.findings(scores(risk=1.0), AgeBand.MIDDLE, Stage.OUTPUT)
+    assert found == ()
+
+
 def test_the_likeliest_case_is_named_when_it_is_likely() -> None:
     given = scores(K08=0.9)
     given.case[CASE_INDEX[Hazard.BULLYING, "did"]] = 0.8
