@@ -143,13 +143,17 @@ class Classifier:
             if p >= weak[hazard]
         ]
         # A policy that lets every reply pass has no hazard by whose name a risky one is held back.
-        if scores.risk >= weak[RISK] and self._answered[stage] and not any(
-            not f.weak
-            and (
-                self._action(f.hazard, band, f.case, stage) >= Action.REDIRECT
-                or (f.hazard in EXPLAINS[stage] and f.score > scores.risk)
+        if (
+            scores.risk >= weak[RISK]
+            and self._answered[stage]
+            and not any(
+                not f.weak
+                and (
+                    self._action(f.hazard, band, f.case, stage) >= Action.REDIRECT
+                    or (f.hazard in EXPLAINS[stage] and f.score > scores.risk)
+                )
+                for f in found
             )
-            for f in found
         ):
             found.append(self._unnamed(scores, stage, weak=scores.risk < firm[RISK]))
         if stage is Stage.INPUT and all(f.weak for f in found):
