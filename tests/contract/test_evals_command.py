@@ -44,6 +44,7 @@ class Model(BaseHTTPRequestHandler):
     asked: Counter[str] = Counter()  # noqa: RUF012
     faults: dict[str, str] = {}  # noqa: RUF012  # a child's words to what goes wrong
     delay = 0.0
+    mumbles = "\0"  # a child's words that no judge can make up its mind about
 
     def log_message(self, *args: object) -> None:
         pass
@@ -91,7 +92,7 @@ class Model(BaseHTTPRequestHandler):
     def judge(self, model: str, words: str) -> None:
         score = {"judge-strict": 2, "judge-fair": 3, "judge-mild": 5}.get(model)
         text = "I think it is fine."
-        if score is not None and "monster" not in words:
+        if score is not None and self.mumbles not in words:
             text = "```json\n" + json.dumps(
                 {"scores": dict.fromkeys(ASPECTS, score), "tags": ["cold"], "reason": "r"}
             ) + "\n```"  # fmt: skip
@@ -207,8 +208,10 @@ def test_a_hazard_switched_off_is_caught_and_named_behind_the_real_proxy(
 
 @pytest.mark.slow
 def test_judges_are_asked_over_http_once_and_what_they_mumble_is_missing(
-    server: str, tmp_path: Path
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    cases = asked_in("over_refusal")
+    monkeypatch.setattr(Model, "mumbles", cases[0].message)
     command = [
         "eval", "run", "--base-url", server, "--guard", "off", "--tasks", "over_refusal",
         "--out", "out", "--teacher", "judge-mild",
@@ -219,9 +222,7 @@ def test_judges_are_asked_over_http_once_and_what_they_mumble_is_missing(
     done = kidrails(*command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     values = json.loads((tmp_path / "out/report.json").read_text())
-    cases = asked_in("over_refusal")
-    mumbled = sum("monster" in case.message for case in cases)
-    assert mumbled
+    mumbled = sum(cases[0].message in case.message for case in cases)
     empathy = values["judged"]["guard off"]["empathy"]
     assert (empathy["value"], empathy["n"]) == (3.0, len(cases) - mumbled)
     assert f"{3 * mumbled} of {3 * len(cases)} verdicts could not be read" in values["judge_note"]
