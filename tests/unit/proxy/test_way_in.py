@@ -339,12 +339,12 @@ async def test_a_rush_of_requests_is_checked_a_few_at_a_time() -> None:
             nonlocal running, most
             running += 1
             most = max(most, running)
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.02)
             running -= 1
             return []
 
     # Each check alone is within its deadline; all of them in a line would not be.
-    guard = planted_guard(Counting(), check_timeout_ms=50)
+    guard = planted_guard(Counting(), check_timeout_ms=1_000)
     proxy = Proxied(guard=guard, settings={"checks_at_once": 3})
     answers = await asyncio.gather(*(proxy.chat(f"hello {i}") for i in range(60)))
     assert {reply(answer)["finish_reason"] for answer in answers} == {"stop"}
