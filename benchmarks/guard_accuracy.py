@@ -29,6 +29,7 @@ from unittest import mock
 import casefold_fuzz
 from tqdm import tqdm
 
+from kidrails_guard.batch import Row, judge_row
 from kidrails_guard.checks import load_checks
 from kidrails_guard.classifier.encode import Turn
 from kidrails_guard.classifier.measure import (
@@ -46,7 +47,6 @@ from kidrails_guard.files import dump_json
 from kidrails_guard.guard import Guard, run_sync
 from kidrails_guard.normalize import Normalized
 from kidrails_guard.policy import Policy, load_policy
-from kidrails_guard.streaming import judge_reply
 from kidrails_guard.types import (
     About,
     Action,
@@ -110,11 +110,7 @@ def run(guard: Guard, rows: Sequence[LabelledText], *, turns: bool = True) -> li
     found = []
     for row in tqdm(rows, disable=None, leave=False):
         before = conversation(row.turns if turns else ())
-        if row.stage is Stage.INPUT:
-            verdict = guard.check_input_sync(row.text, before, band=BAND)
-        else:
-            # As the proxy does: part by part, each with what stood before it.
-            verdict = run_sync(judge_reply(guard, row.text, before, band=BAND)).verdict
+        verdict = run_sync(judge_row(guard, Row(None, row.text, BAND, row.stage, before)))
         found.append(Outcome(row, BAND, wanted_action(guard.policy, row, BAND), verdict.action))
     return found
 

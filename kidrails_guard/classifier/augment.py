@@ -251,7 +251,7 @@ def part_of_reply(example: Example, rng: random.Random) -> str:
     """
     if example.benign and rng.random() < 0.3:
         return some_sentences(example.text, rng)
-    seen = looks(example.text)
+    seen = looks(example.text, example.stage)
     if not example.benign:
         seen = tuple(text for text in seen if len(text) * 5 >= len(example.text) * 3)
     return rng.choice(seen) if seen else example.text

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from kidrails_guard.classifier.encode import Window
 from kidrails_guard.classifier.fit import collate
 from kidrails_guard.classifier.labels import combine
+from kidrails_guard.classifier.model import run_window
 from kidrails_guard.classifier.network import HazardNetwork
 from kidrails_guard.errors import DataError
 
@@ -121,10 +122,10 @@ def onnx_logits(path: Path, windows: Sequence[Sequence[Window]]) -> NDArray[np.f
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-    def alone(window: Window) -> NDArray[np.float32]:
-        # As in use: int8 scales are taken from all that runs together.
-        feeds = dict(zip(INPUTS, (t.numpy() for t in collate([window])), strict=True))
-        return np.asarray(session.run(["logits"], feeds)[0], np.float32)
-
-    return np.stack([combine(np.concatenate(list(map(alone, own)))) for own in windows])
+    # One by one, as in use: int8 scales are taken from all that runs together.
+    return np.stack(
+        [
+            combine(np.concatenate([run_window(session, window) for window in own]))
+            for own in windows
+        ]
+    )

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
-from typing import cast
 
-from kidrails_guard.guard import Guard
+from kidrails_guard.guard import Guard, run_sync
 from kidrails_guard.policy import Policy, load_policy
-from kidrails_guard.streaming import ReleaseWindow
-from kidrails_guard.types import NO_TURNS, Action, AgeBand, Conversation, Stage, Verdict
+from kidrails_guard.streaming import judge_reply
+from kidrails_guard.types import AgeBand, Conversation, Finding, Stage
 
 
-class _Recorder:
-    """Stands where the guard does, notes what it is asked about, and lets it pass."""
+class _Noting:
+    """A check that notes what it is shown and finds nothing."""
 
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
+    name = "noting"
+    inline = True
+    stages = frozenset(Stage)
+
+    def __init__(self) -> None:
         self.seen: list[str] = []
 
-    async def check_output(
-        self,
-        text: str,
-        conversation: Conversation = NO_TURNS,
-        *,
-        band: AgeBand,
-        strict: bool = False,
-    ) -> Verdict:
+    async def __call__(
+        self, conversation: Conversation, text: str, band: AgeBand, stage: Stage
+    ) -> Sequence[Finding]:
         self.seen.append(text)
-        return Verdict(Action.ALLOW, stage=Stage.OUTPUT)
+        return ()
 
 
 @cache
@@ -35,25 +33,20 @@ def _default() -> Policy:
     return load_policy()
 
 
-def looks(reply: str, policy: Policy | None = None) -> tuple[str, ...]:
-    """Return each text that `ReleaseWindow` has checked of a reply that passes, in order.
+def looks(text: str, stage: Stage, policy: Policy | None = None) -> tuple[str, ...]:
+    """Return each text that a check is shown of a text that passes, in order.
 
-    The last one is the whole reply. A reply of one sentence gives one text, an empty one none.
+    A child's message is looked at once, a reply part by part; the last part is the whole of it. A
+    reply of one sentence gives one text, an empty one none.
 
     Args:
-        reply: the whole of it.
+        text: the whole of it.
+        stage: whose words it is.
         policy: its ``streaming`` says where units end and how much is looked at again; the
             default policy when absent.
     """
-    recorder = _Recorder(policy or _default())
-    window = ReleaseWindow(cast(Guard, recorder), band=recorder.policy.youngest)
-    window.feed(reply)
-    window.finish()
-    while window.ready:
-        step = window.advance()
-        try:
-            step.send(None)
-        except StopIteration:
-            continue
-        raise AssertionError("a look at a reply waited")  # pragma: no cover
-    return tuple(recorder.seen)
+    if stage is Stage.INPUT:
+        return (text,)
+    policy, check = policy or _default(), _Noting()
+    run_sync(judge_reply(Guard(policy, checks=[check]), text, band=policy.youngest))
+    return tuple(check.seen)

@@ -113,21 +113,23 @@ class HazardModel:
         # One window at a time: together they run no faster and hold 40 MB, and int8 scales are
         # chosen by the batch, so that a window's scores would depend on its neighbours.
         windows = encode(self._tokenizer, text, turns, stage=stage)
-        return np.concatenate([self._run(window) for window in windows])
+        return np.concatenate([run_window(self._session, window) for window in windows])
 
     def score(self, text: str, turns: Sequence[Turn] = (), *, stage: Stage) -> Scores:
         """Return calibrated scores for a normalised text, given the turns before it."""
         return to_scores(self.logits(text, turns, stage=stage), self.calibration)
 
-    def _run(self, window: Window) -> Array:
-        ids = np.array([window.ids], np.int64)
-        feeds = {
-            "input_ids": ids,
-            "attention_mask": np.ones_like(ids),
-            "token_type_ids": np.array([window.types], np.int64),
-        }
-        (out,) = self._session.run(["logits"], feeds)
-        return np.asarray(out, np.float32)
+
+def run_window(session: Any, window: Window) -> Array:
+    """Return what an onnxruntime session says of one window, shape (1, WIDTH)."""
+    ids = np.array([window.ids], np.int64)
+    feeds = {
+        "input_ids": ids,
+        "attention_mask": np.ones_like(ids),
+        "token_type_ids": np.array([window.types], np.int64),
+    }
+    (out,) = session.run(["logits"], feeds)
+    return np.asarray(out, np.float32)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -197,7 +197,7 @@ def clean(text: str) -> str:
 
 def as_checked(example: Example) -> Sequence[str]:
     """Return the texts that the guard looks at to decide about an example."""
-    return looks(example.text) if example.stage is Stage.OUTPUT else (example.text,)
+    return looks(example.text, example.stage)
 
 
 def source_hashes(data: Path, public: Path | None) -> dict[str, str]:

@@ -126,7 +126,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     from kidrails_guard.classifier.rows import LabelledText, read_own
     from kidrails_guard.guard import decide
     from kidrails_guard.policy import load_policy
-    from kidrails_guard.types import Action, AgeBand, Conversation, Message, Stage
+    from kidrails_guard.types import Action, AgeBand, Conversation, Message
 
     data = _data(args.data)
     folder = args.model or SHIPPED
@@ -139,10 +139,9 @@ def _evaluate(args: argparse.Namespace) -> int:
         turns = tuple(
             Message("user" if t.role == "user" else "assistant", t.text) for t in row.turns
         )
-        texts = looks(row.text, policy) if row.stage is Stage.OUTPUT else (row.text,)
         strong = [
             finding
-            for text in texts
+            for text in looks(row.text, row.stage, policy)
             for finding in check.find(Conversation(turns), text, band, row.stage)
             if not finding.weak
         ]

@@ -214,9 +214,8 @@ class KidRailsGuardrail(CustomGuardrail):  # type: ignore[misc]
 
         reply = StreamedReply(context, chunks(), meter=NoMeter(), heartbeat_s=3_600)
         note: Note = "caller_left"
-        ends: list[
-            ModelResponseStream
-        ] = []  # leave with the next words, or once it is written down
+        # What leaves with the next words, or once the reply is written down.
+        ends: list[ModelResponseStream] = []
         try:
             async with contextlib.aclosing(reply.__aiter__()) as events:
                 async for event in events:

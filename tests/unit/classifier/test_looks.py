@@ -34,7 +34,7 @@ class Noting:
 
 
 def test_each_part_is_shown_with_what_stood_before_it_and_the_whole_at_last() -> None:
-    seen = looks(REPLY)
+    seen = looks(REPLY, Stage.OUTPUT)
     assert len(seen) > 2
     assert all(REPLY.startswith(text) for text in seen)
     assert seen[0] == "Eek, a monster at the door! "
@@ -42,8 +42,12 @@ def test_each_part_is_shown_with_what_stood_before_it_and_the_whole_at_last() ->
 
 
 def test_one_sentence_is_looked_at_once_and_nothing_never() -> None:
-    assert looks("Foxes are shy.") == ("Foxes are shy.",)
-    assert looks("") == ()
+    assert looks("Foxes are shy.", Stage.OUTPUT) == ("Foxes are shy.",)
+    assert looks("", Stage.OUTPUT) == ()
+
+
+def test_a_message_is_looked_at_once() -> None:
+    assert looks(REPLY, Stage.INPUT) == (REPLY,)
 
 
 words = st.sampled_from(["wolf", "moon,", "why?", "run!", "Dr.", "3.5", "a", "howling\n", "so:"])
@@ -53,4 +57,4 @@ words = st.sampled_from(["wolf", "moon,", "why?", "run!", "Dr.", "3.5", "a", "ho
 def test_the_guard_looks_at_the_same_parts(reply: str) -> None:
     check = Noting()
     asyncio.run(judge_reply(Guard(checks=[check]), reply, band=AgeBand.MIDDLE))
-    assert tuple(check.seen) == looks(reply)
+    assert tuple(check.seen) == looks(reply, Stage.OUTPUT)
