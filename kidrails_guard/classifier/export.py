@@ -23,6 +23,7 @@ from kidrails_guard.classifier.labels import combine
 from kidrails_guard.classifier.model import run_window
 from kidrails_guard.classifier.network import HazardNetwork
 from kidrails_guard.errors import DataError
+from kidrails_guard.files import write_atomic
 
 SPARED = ("/encoder/encoder/layer.0/output/dense/MatMul",)
 """Left in fp32: outliers there cost the most precision for their size."""
@@ -37,10 +38,10 @@ def save_weights(network: HazardNetwork, path: Path, *, record: dict[str, Any]) 
         path: a ``.safetensors`` file.
         record: how they came to be; kept in the file's metadata.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    save_file(tensors, path, metadata={"record": json.dumps(record)})
+    write_atomic(path, save(tensors, metadata={"record": json.dumps(record)}))
 
 
 def load_weights(encoder: Path, path: Path) -> tuple[HazardNetwork, dict[str, Any]]:
@@ -63,6 +64,23 @@ def load_weights(encoder: Path, path: Path) -> tuple[HazardNetwork, dict[str, An
             "weights.safetensors of: kidrails guard train"
         ) from None
     return network.eval(), record
+
+
+def average(networks: Sequence[HazardNetwork]) -> HazardNetwork:
+    """Return the first network with the mean of all networks' weights in it.
+
+    Args:
+        networks: runs from the same start; at least one.
+    """
+    states = [network.state_dict() for network in networks]
+    mean = {
+        name: torch.stack([state[name].double() for state in states]).mean(0).to(tensor.dtype)
+        for name, tensor in states[0].items()
+    }
+    first = networks[0]
+    first.load_state_dict(mean)
+    first.eval()
+    return first
 
 
 def export_onnx(network: HazardNetwork, path: Path) -> None:

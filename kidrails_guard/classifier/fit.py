@@ -129,6 +129,20 @@ def predict(
     return np.stack([combine(np.stack(own)) for own in rows])
 
 
+def first_windows(
+    examples: Sequence[Example], tokenizer: Tokenizer, clean: Clean
+) -> list[list[Window]]:
+    """Return of each example its first window alone."""
+    return [windows[:1] for windows in windows_of(examples, tokenizer, clean)]
+
+
+def loss_on(
+    network: HazardNetwork, examples: Sequence[Example], windows: Sequence[Sequence[Window]]
+) -> float:
+    """Return the loss of a network on examples, of which it sees the windows given."""
+    return float(loss_of(torch.from_numpy(predict(network, windows)), examples, soft=0.0))
+
+
 def fit(
     encoder: Path,
     tokenizer: Tokenizer,
@@ -137,19 +151,34 @@ def fit(
     around: Surroundings,
     settings: Settings,
     *,
+    run: int = 0,
     clean: Clean,
     report: Callable[[str], None],
 ) -> tuple[HazardNetwork, list[dict[str, float]]]:
-    """Fine-tune end to end and return the best network with the history of its epochs."""
-    torch.manual_seed(settings.seed)
+    """Fine-tune end to end and return the best network with the history of its epochs.
+
+    Args:
+        encoder: folder of the checkpoint to start from.
+        tokenizer: the encoder's.
+        train: rows to learn.
+        dev: rows that choose the epoch.
+        around: what may stand beside a text.
+        settings: how it is done.
+        run: which of the settings' runs. All start from the same head, or their weights could
+            not be averaged; order, forms and dropout are each run's own.
+        clean: the normaliser.
+        report: told what goes on, a line at a time.
+    """
     torch.set_num_threads(settings.threads)
-    rng = random.Random(settings.seed)
+    torch.manual_seed(settings.seed)
     network = HazardNetwork(encoder)
+    torch.manual_seed(settings.seed + run)
+    rng = random.Random(settings.seed + run)
     optimizer = torch.optim.AdamW(network.parameter_groups(settings.rate, decay=settings.decay))
     peaks = [group["lr"] for group in optimizer.param_groups]
     # The averaged weights generalise better than the last ones and cost nothing to run.
     shadow = copy.deepcopy(network)
-    dev_windows = [w[:1] for w in windows_of(dev, tokenizer, clean)]
+    dev_windows = first_windows(dev, tokenizer, clean)
 
     def sometimes(text: str) -> str:
         # What the normaliser misses or mends in another way tomorrow must not matter.
@@ -187,8 +216,7 @@ def fit(
             if steps % 50 == 0:
                 speed = seen / (time.monotonic() - started)
                 report(f"step {steps}/{whole} loss {total / seen:.4f} {speed:.0f} texts/s")
-        logits_dev = torch.from_numpy(predict(shadow, dev_windows))
-        dev_loss = float(loss_of(logits_dev, dev, soft=0.0))
+        dev_loss = loss_on(shadow, dev, dev_windows)
         history.append({"epoch": epoch + 1, "train": total / seen, "dev": dev_loss})
         report(f"epoch {epoch + 1}: train {total / seen:.4f} dev {dev_loss:.4f}")
         if dev_loss < best[0]:

@@ -10,6 +10,9 @@ class Settings:
     """How a run is done; all of it stands in the manifest.
 
     Attributes:
+        seed: of the head's first weights; a run's order and dropout follow from it and the run.
+        runs: independent runs from the same start, whose weights are averaged (Wortsman et al.
+            2022, "Model soups", arXiv 2203.05482): as accurate as asking each, at the price of one.
         epochs: passes over the training rows; the best by development loss is kept.
         rate: peak learning rate of the encoder's last layer.
         copies: augmented forms of each of the project's own rows, an epoch.
@@ -22,7 +25,8 @@ class Settings:
     """
 
     seed: int = 7
-    epochs: int = 5
+    runs: int = 2
+    epochs: int = 3
     batch: int = 32
     rate: float = 8e-5
     decay: float = 0.01

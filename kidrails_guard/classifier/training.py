@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import random
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +124,7 @@ def train(
     settings: Settings,
     *,
     weights: Path | None = None,
+    jobs: int = 1,
     report: Callable[[str], None],
 ) -> dict[str, Any]:
     """Train, calibrate, export and describe a classifier.
@@ -132,46 +136,33 @@ def train(
         settings: how the run is done.
         weights: of an earlier run: calibrate and export them, and train nothing. Thresholds
             follow the policy's actions, so a changed policy is a reason.
+        jobs: runs at a time, each in a process of its own.
         report: told what goes on, a line at a time.
 
     Returns:
         The manifest.
     """
-    from tokenizers import Tokenizer
-
     from kidrails_guard.classifier.export import (
+        average,
         export_onnx,
         load_weights,
         onnx_logits,
         save_weights,
     )
-    from kidrails_guard.classifier.fit import fit, predict, windows_of
+    from kidrails_guard.classifier.fit import first_windows, loss_on, predict, windows_of
 
     corpus = assemble(data, public, limit=settings.limit)
     for name, counts in corpus.counts().items():
         report(f"{name}: {sum(counts.values())} texts")
-    encoder = encoder_folder()
-    tokenizer = Tokenizer.from_file(str(encoder / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
+    encoder, tokenizer = encoder_folder(), encoder_tokenizer()
     out.mkdir(parents=True, exist_ok=True)
     if weights is None:
-        network, history = fit(
-            encoder,
-            tokenizer,
-            corpus.train,
-            corpus.dev,
-            corpus.around,
-            settings,
-            clean=clean,
-            report=report,
-        )
-        record = {
-            "settings": asdict(settings),
-            "history": [{k: round(v, 4) for k, v in epoch.items()} for epoch in history],
-            "texts": corpus.counts()["train"],
-            "sources": source_hashes(data, public),
-        }
+        parts = [load_weights(encoder, p) for p in run_all(data, public, out, settings, jobs)]
+        network = average([network for network, _ in parts])
+        together = loss_on(network, corpus.dev, first_windows(corpus.dev, tokenizer, clean))
+        history = [epoch for _, own in parts for epoch in own["history"]]
+        history.append({"run": "average", "dev": round(together, 4)})
+        record = parts[0][1] | {"history": history}
         save_weights(network, out / "weights.safetensors", record=record)
     else:
         network, record = load_weights(encoder, weights)
@@ -188,6 +179,62 @@ def train(
     manifest["reliability"] = reliability(small, corpus.dev, calibration)
     dump_json(out / "manifest.json", manifest)
     return manifest
+
+
+def encoder_tokenizer() -> Any:
+    """Return the encoder's tokenizer, which neither pads nor cuts."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(encoder_folder() / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def run_all(
+    data: Path, public: Path | None, out: Path, settings: Settings, jobs: int
+) -> list[Path]:
+    """Do the settings' runs, `jobs` at a time, and return the files with their weights.
+
+    A run whose file is there already, from the same settings and sources, is not done again:
+    what was trained before a kill is kept.
+    """
+    # A process each, as torch's threads and seeds are the process's own.
+    with ProcessPoolExecutor(min(jobs, settings.runs), mp_context=get_context("spawn")) as pool:
+        runs = [
+            pool.submit(run_one, data, public, out / f"run-{run + 1}.safetensors", settings, run)
+            for run in range(settings.runs)
+        ]
+        return [run.result() for run in runs]
+
+
+def run_one(data: Path, public: Path | None, path: Path, settings: Settings, run: int) -> Path:
+    """Do one run, write its weights and return their file. Says on stderr how far it is."""
+    from kidrails_guard.classifier.export import load_weights, save_weights
+    from kidrails_guard.classifier.fit import fit
+
+    corpus = assemble(data, public, limit=settings.limit)
+    record: dict[str, Any] = {
+        "settings": asdict(settings),
+        "texts": corpus.counts()["train"],
+        "sources": source_hashes(data, public),
+    }
+    if path.is_file() and record.items() <= load_weights(encoder_folder(), path)[1].items():
+        return path
+    network, history = fit(
+        encoder_folder(),
+        encoder_tokenizer(),
+        corpus.train,
+        corpus.dev,
+        corpus.around,
+        settings,
+        run=run,
+        clean=clean,
+        report=lambda line: print(f"run {run + 1}: {line}", file=sys.stderr, flush=True),
+    )
+    epochs = [{"run": run + 1} | {k: round(v, 4) for k, v in e.items()} for e in history]
+    save_weights(network, path, record=record | {"history": epochs})
+    return path
 
 
 def clean(text: str) -> str:

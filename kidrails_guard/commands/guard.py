@@ -11,8 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from kidrails_guard.classifier.settings import Settings
 from kidrails_guard.errors import MissingDependency, UsageError
 
+USUAL = Settings()
 TRAIN_PYTHON = Path(".venv-train/bin/python")
 
 
@@ -20,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `kidrails guard`."""
     verbs = parser.add_subparsers(dest="what", required=True, metavar="train|evaluate")
     train = verbs.add_parser(
-        "train", help="rebuild the classifier from the data (CPU: about half an hour)"
+        "train", help="rebuild the classifier from the data (CPU: about an hour a run)"
     )
     train.add_argument("--data", type=Path, metavar="DIR", help="default: the shipped data folder")
     train.add_argument(
@@ -31,9 +33,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "datasets, then ../shared/datasets; without one the project's own rows train alone",
     )
     train.add_argument("--out", type=Path, metavar="DIR", default=Path("build/classifier"))
-    train.add_argument("--seed", type=int, default=7)
-    train.add_argument("--epochs", type=int, default=5)
-    train.add_argument("--threads", type=int, default=1)
+    train.add_argument("--seed", type=int, default=USUAL.seed)
+    train.add_argument("--epochs", type=int, default=USUAL.epochs)
+    train.add_argument(
+        "--runs",
+        type=int,
+        default=USUAL.runs,
+        metavar="N",
+        help="independent runs, whose weights are averaged; default: %(default)s",
+    )
+    train.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="runs at a time; default: 1"
+    )
+    train.add_argument("--threads", type=int, default=1, help="of each run; default: 1")
     train.add_argument(
         "--limit", type=int, default=0, metavar="N", help="rows of each source, for a trial run"
     )
@@ -85,10 +97,15 @@ def _train(args: argparse.Namespace) -> int:
 
     if importlib.util.find_spec("torch") is None:
         return _in_training_environment()
-    from kidrails_guard.classifier.settings import Settings
     from kidrails_guard.classifier.training import train
 
-    settings = Settings(seed=args.seed, epochs=args.epochs, threads=args.threads, limit=args.limit)
+    settings = Settings(
+        seed=args.seed,
+        runs=args.runs,
+        epochs=args.epochs,
+        threads=args.threads,
+        limit=args.limit,
+    )
     public = _public(args.public)
     if public is None:
         print("guard train: no public sets found, own rows only", file=sys.stderr)
@@ -98,6 +115,7 @@ def _train(args: argparse.Namespace) -> int:
         args.out,
         settings,
         weights=args.weights,
+        jobs=args.jobs,
         report=lambda line: print(line, file=sys.stderr, flush=True),
     )
     if args.json:

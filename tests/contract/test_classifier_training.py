@@ -6,7 +6,9 @@ import json
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from kidrails_guard.checks.classifier import build
 from kidrails_guard.classifier.model import read_manifest
@@ -18,13 +20,18 @@ pytestmark = [pytest.mark.train, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def trained(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("hazard")
+    train(repository, out)
+    return out
+
+
+def train(repository: Path, out: Path) -> str:
     python = repository / ".venv-train/bin/python"
     if not python.is_file():
         pytest.skip("no training environment; run: make .venv-train/.stamp")
-    out = tmp_path_factory.mktemp("hazard")
     command = [python, "-m", "kidrails_guard", "guard", "train", "--limit", "6", "--epochs", "1"]
     done = subprocess.run(
-        [*map(str, command), "--data", "data", "--out", str(out), "--json"],
+        [*map(str, command), "--data", str(repository / "data"), "--out", str(out), "--json"],
         cwd=repository,
         env={"KIDRAILS_SHARED": str(out), "PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1"},
         capture_output=True,
@@ -33,7 +40,7 @@ def trained(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert done.returncode == 0, done.stderr[-2_000:]
     assert json.loads(done.stdout)["format"] == 1
-    return out
+    return done.stderr
 
 
 def test_a_run_leaves_a_model_that_the_check_takes(trained: Path) -> None:
@@ -43,6 +50,26 @@ def test_a_run_leaves_a_model_that_the_check_takes(trained: Path) -> None:
     check = build(load_policy(), model=str(trained))
     found = check.find(NO_TURNS, "why is the sky blue", AgeBand.MIDDLE, Stage.INPUT)
     assert isinstance(found, tuple)
+
+
+def test_the_weights_are_the_mean_of_the_runs(trained: Path, repository: Path) -> None:
+    first, second, mean = (
+        load_file(trained / f"{name}.safetensors") for name in ("run-1", "run-2", "weights")
+    )
+    assert set(first) == set(mean)
+    for name, tensor in mean.items():
+        assert np.allclose(tensor, (first[name] + second[name]) / 2, atol=1e-6), name
+    assert not np.array_equal(first["head.weight"], second["head.weight"])
+    assert {epoch["run"] for epoch in read_manifest(trained)["history"]} == {1, 2, "average"}
+
+
+def test_runs_that_are_done_are_not_done_again(trained: Path, repository: Path) -> None:
+    weights = (trained / "weights.safetensors").read_bytes()
+    (trained / "run-2.safetensors").unlink()
+    said = train(repository, trained)
+    assert "run 1:" not in said
+    assert "run 2: epoch 1" in said
+    assert (trained / "weights.safetensors").read_bytes() == weights, "a run is not reproducible"
 
 
 def test_own_rows_train_alone_when_no_public_set_is_there(trained: Path, repository: Path) -> None:
