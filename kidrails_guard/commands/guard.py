@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     from kidrails_guard.checks.classifier import Classifier
     from kidrails_guard.classifier.looks import looks
     from kidrails_guard.classifier.measure import by_hazard, outcomes, summarise
-    from kidrails_guard.classifier.model import SHIPPED
+    from kidrails_guard.classifier.model import SHIPPED, Scores
     from kidrails_guard.classifier.rows import LabelledText, read_own
     from kidrails_guard.guard import decide
     from kidrails_guard.policy import load_policy
@@ -153,14 +154,19 @@ def _evaluate(args: argparse.Namespace) -> int:
     policy = load_policy(args.policy)
     check = Classifier(policy, folder)
 
-    def action(row: LabelledText, band: AgeBand) -> Action:
+    @lru_cache(maxsize=1)  # bands differ in their thresholds alone
+    def scores(row: LabelledText) -> list[Scores]:
         turns = tuple(
             Message("user" if t.role == "user" else "assistant", t.text) for t in row.turns
         )
+        seen = filter(str.strip, looks(row.text, row.stage, policy))
+        return [check.scores(Conversation(turns), text, row.stage) for text in seen]
+
+    def action(row: LabelledText, band: AgeBand) -> Action:
         strong = [
             finding
-            for text in looks(row.text, row.stage, policy)
-            for finding in check.find(Conversation(turns), text, band, row.stage)
+            for part in scores(row)
+            for finding in check.findings(part, band, row.stage)
             if not finding.weak
         ]
         return decide(policy, strong, band=band, stage=row.stage).action
