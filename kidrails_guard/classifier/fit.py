@@ -174,7 +174,9 @@ def fit(
     network = HazardNetwork(encoder)
     torch.manual_seed(settings.seed + run)
     rng = random.Random(settings.seed + run)
-    optimizer = torch.optim.AdamW(network.parameter_groups(settings.rate, decay=settings.decay))
+    groups = network.parameter_groups(settings.rate, decay=settings.decay)
+    # Fused: the usual loop over tensors takes a third of all time on a CPU.
+    optimizer = torch.optim.AdamW(groups, fused=True)
     peaks = [group["lr"] for group in optimizer.param_groups]
     # The averaged weights generalise better than the last ones and cost nothing to run.
     shadow = copy.deepcopy(network)
