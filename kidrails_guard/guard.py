@@ -48,11 +48,6 @@ class _Deadline:
     check: Check
     seconds: float
 
-    @property
-    def inline(self) -> bool:
-        """Whether the check says that it never waits (see `types.Check`)."""
-        return getattr(self.check, "inline", False) is True
-
 
 class Guard:
     """Decides about texts under one policy.
@@ -82,15 +77,18 @@ class Guard:
         self.observer = observer
         load_answers(self.policy.locale)  # an unknown language is an error now, not in a crisis
         deadlines = {rule.name: rule.timeout_ms for rule in self.policy.checks}
-        self._checks: dict[Stage, tuple[_Deadline, ...]] = {}
+        self._inline: dict[Stage, tuple[Check, ...]] = {}
+        self._waiting: dict[Stage, tuple[_Deadline, ...]] = {}
         loaded = tuple(checks) if checks is not None else load_checks(self.policy)
         for stage in Stage:
-            self._checks[stage] = tuple(
+            here = [check for check in loaded if stage in check.stages]
+            self._inline[stage] = tuple(check for check in here if _is_inline(check))
+            self._waiting[stage] = tuple(
                 _Deadline(check, (deadlines.get(check.name) or self.policy.check_timeout_ms) / 1000)
-                for check in loaded
-                if stage in check.stages
+                for check in here
+                if not _is_inline(check)
             )
-            if not self._checks[stage]:
+            if not here:
                 raise PolicyError(
                     f"checks: none looks at the {stage} stage, so unchecked text would pass; "
                     "add one, e.g. `- name: lexicon`"
@@ -184,9 +182,8 @@ class Guard:
             verdict = Verdict(self.policy.on_check_failure, failed=("limits",), stage=stage)
         else:
             look = (text, conversation, band, stage)
-            deadlines = self._checks[stage]
-            waiting = [deadline for deadline in deadlines if not deadline.inline]
-            outcomes = [self._run_inline(d.check, *look) for d in deadlines if d.inline]
+            waiting = self._waiting[stage]
+            outcomes = [self._run_inline(check, *look) for check in self._inline[stage]]
             if len(waiting) == 1:
                 outcomes.append(await self._run(waiting[0], *look))
             elif waiting:
@@ -242,11 +239,17 @@ class Guard:
     ) -> _Outcome:
         try:
             found = tuple(found)
-            failure = failure or ("" if all(map(_sensible, found)) else "nonsense")
+            if found and not failure and not all(map(_sensible, found)):
+                failure = "nonsense"
         except Exception as error:
             failure = _reason(error)
         self.observer(check.name, stage, time.perf_counter() - start, bool(failure))
         return ((), CheckFailed(check.name, failure)) if failure else (found, None)
+
+
+def _is_inline(check: Check) -> bool:
+    """Return whether a check says that it never waits (see `types.Check`)."""
+    return getattr(check, "inline", False) is True
 
 
 def _reason(error: Exception) -> str:

@@ -121,8 +121,10 @@ def _splice(
     return "".join(pieces), places
 
 
-_GAPS: Final = re.compile(r" {2,}|\x01| [,.!?;:]|[a-z][,!?;:][a-z]|[a-z]{2}\.[a-z]{2}")
-
+_GAPS: Final = re.compile(
+    # Each part begins with the sign: most characters are letters, and begin none.
+    r" [ ,.!?;:]|\x01|[,!?;:](?<=[a-z].)[a-z]|\.(?<=[a-z]{2}\.)[a-z]{2}"
+)
 
 _STOP: Final = re.compile(
     r"[a-z](?P<at>[,!?;:])[a-z]|(?P<before>[a-z]{2,})(?P<dot>\.)(?P<after>[a-z]{2,})"
@@ -185,7 +187,7 @@ def normalize(text: str) -> Normalized:
     tokens = Tokens(folded, vocabulary())
     plain, places = _splice(folded, offsets, tokens.collect())
     plain, places = _squeeze(plain, places)
-    told = _decode(text, plain)
+    told = _decode(text, plain, read=tokens.ordinary)
     if told is not None:
         length = len(told)
         places = [i * len(text) // max(length, 1) for i in range(length)] + [len(text)]
@@ -213,16 +215,23 @@ def _known_share(words: list[str]) -> float:
     ) / len(words)
 
 
-def _decode(original: str, plain: str) -> str | None:
+def _is_gibberish(text: str) -> bool:
+    words = _WORDS.findall(text)
+    return len(words) > 1 and _known_share(words) < 0.4
+
+
+def _decode(original: str, plain: str, *, read: bool) -> str | None:
     """Return what a text says that is code from end to end: backwards, ROT13 or base64.
 
     Morse and other codes are left: a child that uses them asks the model nothing.
+
+    Args:
+        original: as it came.
+        plain: the same without other disguises.
+        read: whether all its words are known.
     """
     code = _BASE64.fullmatch(original.strip())
-    words = _WORDS.findall(plain)
-    if len(original) > _LONGEST_CODE or not (
-        code or (len(words) > 1 and _known_share(words) < 0.4)
-    ):
+    if len(original) > _LONGEST_CODE or (code is None and (read or not _is_gibberish(plain))):
         return None
     attempts = [original[::-1], codecs.encode(original, "rot13")]
     if code is not None:

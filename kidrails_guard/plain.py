@@ -89,9 +89,7 @@ def plain_words(text: str) -> Plain:
     """
     source = normalize(text)
     words = _WORD.findall(source.text)
-    if "'" in source.text:
+    # Most texts have nothing to respell, which is told without a look at each word.
+    if "'" in source.text or not _spellings().keys().isdisjoint(words):
         words = list(map(_plain_word, words))
-    else:
-        spelling = _spellings()
-        words = [spelling.get(word, word) for word in words]
     return Plain(" ".join(["", *words, ""]), source)

@@ -267,11 +267,15 @@ class Verdict:
 
     def merge(self, other: Verdict) -> Verdict:
         """Return the verdict that holds for both."""
-        winner = max(self, other, key=lambda v: (v.action, v.severity, v.hazard, v.case))
+        mine = self.action, self.severity, self.hazard, self.case
+        theirs = other.action, other.severity, other.hazard, other.case
+        winner = other if theirs > mine else self
+        found, failed = (*self.findings, *other.findings), (*self.failed, *other.failed)
         return Verdict(
             action=winner.action,
-            findings=sort_findings({*self.findings, *other.findings}),
-            failed=tuple(sorted({*self.failed, *other.failed})),
+            # Nearly always there are none, so nothing is put in order.
+            findings=sort_findings(set(found)) if found else (),
+            failed=tuple(sorted(set(failed))) if failed else (),
             stage=max(self.stage, other.stage),
             elapsed_ms=max(self.elapsed_ms, other.elapsed_ms),
             hazard=winner.hazard,

@@ -33,14 +33,22 @@ from kidrails_guard.words import Vocabulary
 EMOJI_MARK: Final = "\x01"
 _TOKEN: Final = re.compile(r"\x01[a-z]+|[@$€£!]?[a-z0-9](?:[a-z0-9'@$€£¢!|*]*[a-z0-9$€£*])?")
 _FRAGMENT_GAP: Final = re.compile(r"[ .\-_*/]{1,2}")
+_READ_FURTHER: Final = frozenset({*CONTRACTIONS, *EUPHEMISMS})
+"""Words that may stand for others although they are known."""
 
 
 class Tokens:
-    """Walks over the tokens of a folded text and collects what is to be replaced."""
+    """Walks over the tokens of a folded text and collects what is to be replaced.
+
+    Attributes:
+        disguised: whether letters had been hidden on purpose; known after `collect`.
+        ordinary: whether all tokens are known words or small numbers; known after `collect`.
+    """
 
     def __init__(self, folded: str, words: Vocabulary) -> None:
         self.folded, self.words = folded, words
         self.disguised = False
+        self.ordinary = True
         self.edits: list[Edit] = []
         self.tokens: list[tuple[int, int, str]] = []
 
@@ -48,6 +56,7 @@ class Tokens:
         """Return all edits, in order, none overlapping."""
         runs = list(spelled_out(self.folded, self.words)) if len(self.folded) > 4 else []
         self.disguised = bool(runs)
+        self.ordinary = not runs
         start = 0
         for run in runs:
             self._scan(start, run.start)
@@ -58,6 +67,9 @@ class Tokens:
 
     def _scan(self, low: int, high: int) -> None:
         words, known = self.words, self.words.costs
+        if self._is_ordinary(low, high):
+            return
+        self.ordinary = False
         strange: list[int] = []
         leet: list[int] = []
         with_letters = 0
@@ -112,6 +124,18 @@ class Tokens:
         edits = [Edit(tokens[i][0], tokens[i][1], text) for i, text in found.items()]
         edits += self._fragments(tokens, strange)
         self.edits += sorted(edits)
+
+    def _is_ordinary(self, low: int, high: int) -> bool:
+        """Return whether nothing here can be replaced: true of most texts, and quickly told."""
+        seen = set(_TOKEN.findall(self.folded, low, high))
+        return (
+            _READ_FURTHER.isdisjoint(seen)
+            and self.words.with_signs.isdisjoint(seen)
+            and all(
+                token != "1" and len(token) < 5 and token.isdigit()  # noqa: S105
+                for token in seen.difference(self.words.costs)
+            )
+        )
 
     def _euphemism(self, token: str, index: int, tokens: list[tuple[int, int, str]]) -> str | None:
         edit = EUPHEMISMS.get(token)

@@ -15,11 +15,15 @@ _BORDER: Final = re.compile(
     r"(?<=\S)\s+(?=\S)"  # blanks between two words
     r"|(?<=[。！？；，、…」』）])(?=[^\s。！？；，、…」』）])"  # scripts that put none after a mark
 )
+_AFTER_MARK: Final = (
+    # Each match begins with a blank, which is quickly found: after a mark, or what closes one,
+    r"\s(?:(?<=[.!?…。！？,;:–—；，、\"'”’»)\]}*_`~」』）]\s)"
+    r"|(?<=\S\s)(?:(?<=\n)|[^\S\n]*\n))\s*(?=\S)"  # or with a new line among the blanks.
+)
+_MARKED_ASCII: Final = re.compile(_AFTER_MARK)
 _MARKED: Final = re.compile(
-    # Blanks after a mark, or after what closes one,
-    r"(?<=[.!?…。！？,;:–—；，、\"'”’»)\]}*_`~」』）])\s+(?=\S)"
-    r"|(?<=\S)[^\S\n]*\n\s*(?=\S)"  # blanks with a new line in them,
-    r"|(?<=[。！？；，、…」』）])(?=[^\s。！？；，、…」』）])"  # and scripts without blanks.
+    # In scripts without blanks a mark is enough.
+    rf"{_AFTER_MARK}|(?<=[。！？；，、…」』）])(?=[^\s。！？；，、…」』）])"
 )
 """Those borders that may be more than one between two words: few, so that little is looked at."""
 _CLOSERS: Final = "\"'”’»)]}*_`~」』）"
@@ -159,8 +163,9 @@ class Cutter:
         """Return where the open unit ends and how far its check looks, once that is decided."""
         rule, text = self.rule, self._text
         shortest = rule.first if self._first else rule.sentence
+        marked = _MARKED_ASCII if text.isascii() else _MARKED
         while True:
-            match = _MARKED.search(text, self._scanned)
+            match = marked.search(text, self._scanned)
             if match is None or match.end() > rule.longest:
                 break
             border = match.end()
@@ -201,8 +206,9 @@ class Cutter:
             return "sentence"
         mark = before.rstrip(_CLOSERS)[-1:]
         if mark in _SENTENCE:
-            short = following.islower() or _SHORTENED.search(before)
-            return "clause" if before.endswith(".") and short else "sentence"
+            dot = before.endswith(".")
+            short = dot and (following.islower() or _SHORTENED.search(before))
+            return "clause" if short else "sentence"
         return "clause" if mark in _CLAUSE else "word"
 
 

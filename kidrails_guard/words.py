@@ -36,6 +36,10 @@ class Vocabulary:
         words: commonest first.
         rare: known as well, and all rarer than these.
         pairs: word to the words that it often follows, with a cost each.
+
+    Attributes:
+        costs: each known word with its cost.
+        with_signs: the known words that are not letters alone, such as ``gr8``.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class Vocabulary:
         self.costs: Mapping[str, float] = dict.fromkeys(rare, last) | {
             word: math.log(rank + 10) + harmonic for rank, word in enumerate(ordered)
         }
+        self.with_signs = frozenset(word for word in self.costs if not word.isalpha())
 
     def __contains__(self, word: str) -> bool:
         return word in self.costs

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Final
 
 import re2
 
-from kidrails_guard.checks.lexicon import Matcher, load_lexicon, load_sets
+from kidrails_guard.checks.lexicon import CompiledRule, Matcher, load_lexicon, load_sets
 from kidrails_guard.content import content_path
 from kidrails_guard.plain import plain_words
 from kidrails_guard.policy import Policy
@@ -63,6 +63,8 @@ class ConductCheck:
 
     def __init__(self, matcher: Matcher) -> None:
         self._matcher = matcher
+        # A reply is looked at in windows, each with sentences of the one before.
+        self._rules_in = lru_cache(maxsize=64)(self._look)
 
     async def __call__(
         self, conversation: Conversation, text: str, band: AgeBand, stage: Stage
@@ -84,17 +86,20 @@ class ConductCheck:
         seen: set[str] = set()
         for sentence in _SENTENCE.finditer(spoken):
             # Sentence by sentence: "He said so. Don't tell" is no quotation.
-            plain = plain_words(sentence[0])
-            for rule, span in self._matcher.find(plain.text):
+            for rule, place in self._rules_in(sentence[0]):
                 if rule.name in seen:
                     continue
                 seen.add(rule.name)
-                place = plain.span(*span)
                 if place is not None:
                     place = place[0] + sentence.start(), place[1] + sentence.start()
                 note = f"conduct.{rule.name.partition('.')[2]}"
                 found.append(self._finding(rule.case, rule.severity, place, note))
         return found
+
+    def _look(self, sentence: str) -> tuple[tuple[CompiledRule, tuple[int, int] | None], ...]:
+        """Return the rules that hold in a sentence, each with its place there."""
+        plain = plain_words(sentence)
+        return tuple((rule, plain.span(*span)) for rule, span in self._matcher.find(plain.text))
 
     def _finding(
         self, case: str, severity: Severity, span: tuple[int, int] | None, note: str

@@ -175,7 +175,7 @@ def expand(pattern: str, sets: Mapping[str, str], source: str) -> str:
     return _MACRO.sub(replace, pattern)
 
 
-class _Compiled:
+class CompiledRule:
     """One rule, ready to be looked for."""
 
     __slots__ = ("about", "anywhere", "case", "hazard", "name", "severity", "unless")
@@ -252,14 +252,14 @@ class Matcher:
         # A plain RE2 set of this many patterns keeps growing its automaton; the filter looks for
         # the literal strings that each pattern needs, and runs the few patterns that are left.
         self._filter = re2.Filter()
-        self._by_pattern: list[_Compiled] = []
+        self._by_pattern: list[CompiledRule] = []
         self._words = ahocorasick.Automaton()
-        listed: dict[str, list[_Compiled]] = {}
+        listed: dict[str, list[CompiledRule]] = {}
         for lexicon in lexicons:
             for rule in lexicon.rules:
                 if stage not in rule.stages:
                     continue
-                compiled = _Compiled(lexicon, rule, sets)
+                compiled = CompiledRule(lexicon, rule, sets)
                 for pattern in rule.any:
                     whole = _bounded(expand(pattern, sets, compiled.name))
                     self._add(whole, compiled)
@@ -276,16 +276,16 @@ class Matcher:
         if self._by_pattern:
             self._filter.Compile()
 
-    def _add(self, pattern: str, rule: _Compiled) -> None:
+    def _add(self, pattern: str, rule: CompiledRule) -> None:
         try:
             self._filter.Add(pattern, _options())
         except re2.error as error:
             raise _no_pattern(rule.name, pattern, error) from None
         self._by_pattern.append(rule)
 
-    def find(self, text: str) -> Iterator[tuple[_Compiled, tuple[int, int]]]:
+    def find(self, text: str) -> Iterator[tuple[CompiledRule, tuple[int, int]]]:
         """Yield each rule that holds, once, with the span of its first match."""
-        spans: dict[int, tuple[_Compiled, list[tuple[int, int]]]] = {}
+        spans: dict[int, tuple[CompiledRule, list[tuple[int, int]]]] = {}
         if self._by_pattern:
             for index in self._filter.Match(text) or ():
                 rule = self._by_pattern[index]

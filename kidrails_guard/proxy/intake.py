@@ -178,8 +178,9 @@ class Intake:
                 shown, hidden = mask_part(self._guard, part.text, start, whole.findings)
             masked |= hidden
             start += len(part.text) + 1
-            turns[part.place] = replace(turns[part.place], text=shown)
-            seen[part.place] = Message("user", shown)
+            if hidden:
+                turns[part.place] = replace(turns[part.place], text=shown)
+                seen[part.place] = Message("user", shown)
         prepared = Prepared(now, text, Conversation(tuple(seen)), masked=masked)
         if now.action.answers:
             return replace(prepared, left_out=tuple(sorted(self._left_out)))

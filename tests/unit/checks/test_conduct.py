@@ -157,3 +157,15 @@ def test_any_reply_is_looked_at(reply: str) -> None:
 @pytest.mark.parametrize("reply", ['"' * 20_000, "<|" * 10_000, "\n" * 20_000, "User:" * 4_000])
 def test_long_replies_end(reply: str) -> None:
     assert isinstance(CHECK.find(reply), list)
+
+
+def test_a_sentence_that_was_seen_before_is_found_where_it_stands_now() -> None:
+    check = build(POLICY)
+    secret = "This will be our little secret."
+    for lead in ("", "Wolves howl at night. ", "The moon is round! Wolves howl at night. "):
+        [finding] = check.find(lead + secret)
+        assert finding.span is not None
+        start, end = finding.span
+        assert start >= len(lead)
+        assert secret.startswith((lead + secret)[start:end], start - len(lead))
+    assert not check.find("Wolves howl at night. The moon is round!")

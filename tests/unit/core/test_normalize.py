@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kidrails_guard.normalize import normalize
+from kidrails_guard.undisguise import Tokens
 
 DISGUISES = {
     "i want to die": [
@@ -160,6 +161,37 @@ def test_odd_text_is_no_error(text: str) -> None:
 )
 def test_long_texts_of_every_kind_end(text: str) -> None:
     assert normalize.__wrapped__(text).offsets[-1] == len(text)
+
+
+PIECES = [
+    *(
+        "i",
+        "my",
+        "want",
+        "to",
+        "kill",
+        "dont",
+        "im",
+        "it's",
+        "kms",
+        "gr8",
+        "unalive",
+        "zxqv",
+        "lol",
+    ),
+    *("1", "12", "1999", "12345", "1m", "k1ll", "s.u.i", "sui", "cide", "eid", "k i l l"),
+    *(" ", " ", " ", " ", " ", ".", ",", "!", "?", "'", "-", "  ", "\n", "*", "$", "é", "💀"),
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=24).map("".join))
+def test_the_quick_look_at_ordinary_words_changes_nothing(text: str) -> None:
+    quick = normalize.__wrapped__(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tokens, "_is_ordinary", lambda self, low, high: False)
+        thorough = normalize.__wrapped__(text)
+    assert (quick.text, list(quick.offsets)) == (thorough.text, list(thorough.offsets))
+    assert quick.disguised == thorough.disguised
 
 
 def test_the_repr_holds_no_words() -> None:

@@ -6,6 +6,8 @@ import asyncio
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from planted import Planted, planted_guard
 
 from kidrails_guard.conveyor import Conveyor, guard_stream
@@ -59,6 +61,12 @@ def test_a_long_sentence_is_cut_at_a_comma_or_at_a_blank() -> None:
     assert all(len(unit) <= 240 for unit in units("word " * 500))
     assert all(unit.endswith(" ") for unit in units("word " * 500)[:-1])
     assert all(len(unit) <= 240 for unit in units("x" * 2_000))
+
+
+@given(st.text('abA .,:!?)"\n\t\x1c', max_size=120))
+def test_text_in_ascii_is_cut_where_the_same_with_accents_is(text: str) -> None:
+    accented = text.translate(str.maketrans("abA", "áäÁ"))
+    assert [len(u) for u in units(text, 40)] == [len(u) for u in units(accented, 40)]
 
 
 def test_cutting_is_linear_in_the_text(monkeypatch) -> None:
