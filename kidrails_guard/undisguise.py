@@ -34,7 +34,7 @@ EMOJI_MARK: Final = "\x01"
 _TOKEN: Final = re.compile(r"\x01[a-z]+|[@$€£!]?[a-z0-9](?:[a-z0-9'@$€£¢!|*]*[a-z0-9$€£*])?")
 _FRAGMENT_GAP: Final = re.compile(r"[ .\-_*/]{1,2}")
 _READ_FURTHER: Final = frozenset({*CONTRACTIONS, *EUPHEMISMS})
-"""Words that may stand for others although they are known."""
+"""Words that may stand for others although they are known: the only ones with signs in them."""
 
 
 class Tokens:
@@ -128,13 +128,9 @@ class Tokens:
     def _is_ordinary(self, low: int, high: int) -> bool:
         """Return whether nothing here can be replaced: true of most texts, and quickly told."""
         seen = set(_TOKEN.findall(self.folded, low, high))
-        return (
-            _READ_FURTHER.isdisjoint(seen)
-            and self.words.with_signs.isdisjoint(seen)
-            and all(
-                token != "1" and len(token) < 5 and token.isdigit()  # noqa: S105
-                for token in seen.difference(self.words.costs)
-            )
+        return _READ_FURTHER.isdisjoint(seen) and all(
+            token != "1" and len(token) < 5 and token.isdigit()  # noqa: S105
+            for token in seen.difference(self.words.costs)
         )
 
     def _euphemism(self, token: str, index: int, tokens: list[tuple[int, int, str]]) -> str | None:

@@ -39,7 +39,6 @@ class Vocabulary:
 
     Attributes:
         costs: each known word with its cost.
-        with_signs: the known words that are not letters alone, such as ``gr8``.
     """
 
     def __init__(
@@ -56,7 +55,6 @@ class Vocabulary:
         self.costs: Mapping[str, float] = dict.fromkeys(rare, last) | {
             word: math.log(rank + 10) + harmonic for rank, word in enumerate(ordered)
         }
-        self.with_signs = frozenset(word for word in self.costs if not word.isalpha())
 
     def __contains__(self, word: str) -> bool:
         return word in self.costs
