@@ -67,15 +67,16 @@ class CutRule:
     Attributes:
         longest: nothing longer is held.
         first: a sentence this long may be the first unit, so that the first words come soon.
-        sentence: a sentence border counts after so many.
+        sentence: a sentence border counts after so many: each unit costs a look at it and at what
+            stood before, and a child reads a hundred characters in several seconds.
         clause: a comma or the like counts after so many.
         overlap: how far a check looks beyond a cut inside a sentence.
     """
 
     longest: int
     first: int = 16
-    sentence: int = 48
-    clause: int = 96
+    sentence: int = 96
+    clause: int = 144
     overlap: int = 48
 
     @classmethod
@@ -84,8 +85,8 @@ class CutRule:
         return cls(
             longest,
             first=min(16, longest // 4),
-            sentence=min(48, longest // 3),
-            clause=min(96, longest // 2),
+            sentence=min(96, longest * 2 // 5),
+            clause=min(144, longest * 3 // 5),
             overlap=min(48, longest // 4),
         )
 

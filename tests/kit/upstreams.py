@@ -19,7 +19,10 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 Json = dict[str, Any]
-CALM = "Wolves howl to talk with their pack. They do it at night, because sound goes far then."
+CALM = (
+    "Wolves howl to talk with their pack. They do it at dusk and in the night, when the air is "
+    "still, because sound goes far over the hills then."
+)
 
 
 def completion(text: str | None, **more: Any) -> Json:

@@ -13,7 +13,8 @@ from kidrails_guard.types import AgeBand, Conversation, Finding, Stage
 
 REPLY = (
     "Eek, a monster at the door! But I am a computer program, so there is nothing to chew. Bad "
-    "luck! This monster needs a better snack, and you may choose which one it gets."
+    "luck! This monster needs a better snack, and you may choose which one it gets. A carrot is "
+    "loud, a cloud is soft, and a slice of the moon would last until breakfast."
 )
 
 

@@ -18,7 +18,10 @@ from kidrails_guard.units import _BORDER as BORDER
 from kidrails_guard.units import CutRule, Cutter, clean_surrogates
 
 BAND = AgeBand.MIDDLE
-CALM = "Wolves howl to talk with their pack. They do it at night, because sound goes far then. "
+CALM = (
+    "Wolves howl to talk with their pack. They do it at dusk and in the night, when the air is "
+    "still, because sound goes far over the hills then. "
+)
 
 
 def units(text: str, longest: int = 240) -> list[str]:
@@ -201,7 +204,10 @@ async def test_reading_goes_on_while_a_unit_is_checked() -> None:
             return []
 
     window = ReleaseWindow(planted_guard(Slow()), band=BAND)
-    sentence = "Wolves howl at the moon and at each other in the night. "
+    sentence = (
+        "Wolves howl at the moon and at each other in the night, until the sun comes up and all of "
+        "them sleep. "
+    )
     out = [t async for t in guard_stream(window, pieces(*(sentence * 12)))]
     assert "".join(out) == sentence * 12
     assert sum(came_meanwhile) >= 200  # 20 turns of the loop in each of a dozen checks
