@@ -75,7 +75,7 @@ class AioTransport(httpx.AsyncBaseTransport):
         session = self._session(
             fresh=bool(request.extensions.get(FRESH)), tls=request.url.scheme == "https"
         )
-        content = request.content
+        content = await request.aread()
         with _as_httpx():
             # aiohttp bounds the wait for an answer, not for a server that takes no question.
             async with asyncio.timeout(wait["connect"] + wait["write"] + wait["read"]):

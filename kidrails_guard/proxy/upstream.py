@@ -159,7 +159,7 @@ class HttpUpstream:
                 method,
                 self._urls[path],
                 headers=headers,
-                content=content,
+                stream=httpx.ByteStream(content),  # all its headers are there, so none is made
                 extensions={"timeout": self._timeouts, FRESH: fresh},
             )
             try:
