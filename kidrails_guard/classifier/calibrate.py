@@ -44,7 +44,22 @@ ALARM_COST: Final[dict[Action, float]] = {
 Higher than a miss, since in use harmless texts outnumber risky ones far more than in the rows."""
 
 AMID_RISK: Final = 0.15
-HARD: Final = frozenset({"asks", "borders", "contrasts", "danger", "everyday", "requests"})
+HARD: Final = frozenset(
+    {
+        "appeals",
+        "asks",
+        "borders",
+        "contrasts",
+        "danger",
+        "everyday",
+        "facts",
+        "friends",
+        "requests",
+        "sorrow",
+        "touch",
+        "verbs",
+    }
+)
 HARD_ALARM: Final = 0.15
 """The harmless messages of these files were written to look like risky ones: they stand for far
 fewer texts in use than a row of plain talk, so a false alarm on one costs this part of all."""
