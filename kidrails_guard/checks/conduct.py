@@ -44,6 +44,11 @@ OTHER_SPEAKER: Final = re2.compile(
 )
 """A line that begins as another speaker's turn."""
 
+_WHOLE_TEXT: Final = (
+    (re.compile(r"[<\[{#]"), TEMPLATE, "template"),
+    (re.compile(":"), OTHER_SPEAKER, "other_speaker"),
+)
+"""Patterns over the text as it came; each after a sign that all its matches hold and few texts."""
 _QUOTED: Final = re.compile(
     r"\"[^\"\n]{0,400}\"|\u201c[^\u201d\n]{0,400}\u201d|\u201e[^\u201c\n]{0,400}\u201c"
 )
@@ -75,8 +80,8 @@ class ConductCheck:
     def find(self, text: str) -> list[Finding]:
         """Return one finding for each kind of conduct that a reply shows."""
         found = []
-        for pattern, case in ((TEMPLATE, "template"), (OTHER_SPEAKER, "other_speaker")):
-            match = pattern.search(text)
+        for sign, pattern, case in _WHOLE_TEXT:
+            match = pattern.search(text) if sign.search(text) else None
             if match is not None:
                 found.append(
                     self._finding(case, Severity.MODERATE, match.span(), f"conduct.{case}")
