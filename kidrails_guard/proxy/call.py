@@ -13,6 +13,10 @@ from kidrails_guard.proxy.seams import Route
 from kidrails_guard.types import Role
 from kidrails_guard.units import clean_surrogates
 
+_CHAT_FIELDS: Final = frozenset(
+    {"model", "messages", "tools", "tool_choice", "response_format", "top_logprobs"}
+)
+_MODEL: Final = re.compile(r"[^\s\x00-\x1f\x7f]{1,200}")
 _ROLES: Final = ("system", "developer", "user", "assistant", "tool")
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _IDENTIFIER: Final = re.compile(r"[\w.:|-]{1,128}", re.ASCII)
@@ -105,7 +109,7 @@ def read_model(body: Mapping[str, Any]) -> str:
         Problem: it is absent or no name.
     """
     model = body.get("model")
-    if not isinstance(model, str) or not re.fullmatch(r"[^\s\x00-\x1f\x7f]{1,200}", model):
+    if not isinstance(model, str) or not _MODEL.fullmatch(model):
         raise bad_field("model", "must be a model's name; GET /v1/models lists them")
     return clean_surrogates(model)
 
@@ -118,8 +122,7 @@ def chat_call(
     Raises:
         Problem: names the field and what is accepted.
     """
-    known = frozenset({"model", "messages", "tools", "tool_choice", "response_format"})
-    options, ignored = read_options(body, known=known | {"top_logprobs"}, more=more)
+    options, ignored = read_options(body, known=_CHAT_FIELDS, more=more)
     stream_options = body.get("stream_options") or {}
     return Call(
         route="chat",

@@ -129,7 +129,8 @@ class Exchange:
             verdict,
             break_after_minutes=caller.tenant.guard.policy.break_after_minutes,
         )
-        sitting = replace(sitting, first=sitting.first and service.settings.disclosure)
+        if sitting.first and not service.settings.disclosure:
+            sitting = replace(sitting, first=False)
         context = Context(
             call, prepared, caller.tenant, caller.band, caller.request_id, sitting, service.gate
         )

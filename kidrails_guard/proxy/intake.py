@@ -181,9 +181,9 @@ class Intake:
             if hidden:
                 turns[part.place] = replace(turns[part.place], text=shown)
                 seen[part.place] = Message("user", shown)
-        prepared = Prepared(now, text, Conversation(tuple(seen)), masked=masked)
+        conversation = Conversation(tuple(seen))
         if now.action.answers:
-            return replace(prepared, left_out=tuple(sorted(self._left_out)))
+            return Prepared(now, text, conversation, {}, masked, self._what_is_left_out())
         tools = [await self._tool(tool) for tool in call.tools]
         asked = await self._format(call.format) if call.format else None
         body: dict[str, Any] = {"model": model, **call.options}
@@ -201,7 +201,10 @@ class Intake:
             body["n"] = call.count
         if call.logprobs:
             body["logprobs"] = True
-        return replace(prepared, body=body, left_out=tuple(sorted(self._left_out)))
+        return Prepared(now, text, conversation, body, masked, self._what_is_left_out())
+
+    def _what_is_left_out(self) -> tuple[str, ...]:
+        return tuple(sorted(self._left_out))
 
     def _system(self, verdict: Verdict, added: list[str]) -> str:
         prompt = self._guard.system_prompt(self._band, verdict)

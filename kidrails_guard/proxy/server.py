@@ -184,6 +184,7 @@ def serve(
         lifespan="on",
         log_config=None,
         access_log=False,
+        proxy_headers=False,  # nothing reads a caller's address, so no header may name one
         server_header=False,
         date_header=False,
         backlog=2048,
