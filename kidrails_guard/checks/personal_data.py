@@ -7,6 +7,7 @@ digits and capitals mean something here. The patterns are data
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import re2
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kidrails_guard.checks.lexicon import compile_sets, expand
-from kidrails_guard.checks.personal_readers import READERS, regex, word_set
+from kidrails_guard.checks.personal_readers import FEWEST_DIGITS, READERS, regex, word_set
 from kidrails_guard.content import content_path
 from kidrails_guard.errors import PolicyError
 from kidrails_guard.policy import Policy, describe_error, read_yaml
@@ -61,6 +62,7 @@ class _File(BaseModel):
     fiction: str
 
 
+_DIGIT: Final = re.compile("[0-9]")
 _MADE_UP: Final = word_set("name address location school class handle")
 
 
@@ -105,6 +107,9 @@ class Finder:
         found: list[Span] = []
         for index in self._filter.Match(shown) or ():
             pattern = self._patterns[index]
+            fewest = FEWEST_DIGITS.get(pattern.read)
+            if fewest and len(_DIGIT.findall(shown)) < fewest:
+                continue  # a year, an age: nearly all replies with a number
             read = READERS[pattern.read]
             for match in self._filter.re(index).finditer(shown):
                 for start, end in read(shown, match, pattern.kind):

@@ -106,10 +106,14 @@ def _public_numbers() -> frozenset[str]:
     return frozenset(_digits(line.contact) for line in lines) | {"911", "112", "999", "000", "110"}
 
 
+FEWEST_DIGITS: Final = {"phone": 7, "card": 13}
+"""How many digits these readers need: a text with fewer holds nothing for them."""
+
+
 def _read_phone(text: str, match: Any, kind: str) -> Iterator[tuple[int, int]]:
     start, end = match.span()
     found, digits = match[0], _digits(match[0])
-    if not 7 <= len(digits) <= 15 or digits in _public_numbers():
+    if not FEWEST_DIGITS["phone"] <= len(digits) <= 15 or digits in _public_numbers():
         return
     before, after = text[max(0, start - 60) : start], text[end : end + 30]
     if before.rstrip()[-1:] in tuple("=*+x-/$£€") or after.lstrip()[:1] in tuple("=*+/%"):
@@ -123,7 +127,7 @@ def _read_phone(text: str, match: Any, kind: str) -> Iterator[tuple[int, int]]:
 
 def _read_card(text: str, match: Any, kind: str) -> Iterator[tuple[int, int]]:
     digits = _digits(match[0])
-    if not 13 <= len(digits) <= 19 or len(set(digits)) < 2:
+    if not FEWEST_DIGITS["card"] <= len(digits) <= 19 or len(set(digits)) < 2:
         return
     doubled = (int(c) * (2 if place % 2 else 1) for place, c in enumerate(reversed(digits)))
     if sum(value - 9 if value > 9 else value for value in doubled) % 10 == 0:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kidrails_guard.answers import load_answers, load_helplines
+from kidrails_guard.checks import personal_data
 from kidrails_guard.checks.personal_data import KINDS, build, find_spans, visible
 from kidrails_guard.errors import PolicyError
 from kidrails_guard.guard import Guard
@@ -192,3 +193,24 @@ def test_fairy_tales_hold_no_personal_data(shared: Path) -> None:
     rows = (shared / "datasets" / "fairytaleqa_half.jsonl").read_text(encoding="utf-8").splitlines()
     flagged = [row for row in map(json.loads, rows) if find_spans(row["text"])]
     assert len(flagged) <= len(rows) // 1_000
+
+
+DIGITS = [
+    "call ",
+    "my number is ",
+    "in 1969 ",
+    *"0123456789",
+    *" -.()+/",
+    "\uff15",
+    "\u0665",
+    "ext 5",
+]
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+@given(st.lists(st.sampled_from(DIGITS), max_size=28).map("".join))
+def test_texts_with_few_digits_are_passed_over_and_hold_nothing(stage: Stage, text: str) -> None:
+    quick = find_spans(text, stage)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(personal_data, "FEWEST_DIGITS", {})
+        assert quick == find_spans(text, stage)
