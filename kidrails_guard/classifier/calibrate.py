@@ -58,6 +58,7 @@ HARD: Final = frozenset(
         "sorrow",
         "touch",
         "verbs",
+        "watch",
     }
 )
 HARD_ALARM: Final = 0.15

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import json
 import logging
@@ -67,7 +68,7 @@ def load_weights(encoder: Path, path: Path) -> tuple[HazardNetwork, dict[str, An
 
 
 def average(networks: Sequence[HazardNetwork]) -> HazardNetwork:
-    """Return the first network with the mean of all networks' weights in it.
+    """Return a network with the mean of all networks' weights.
 
     Args:
         networks: runs from the same start; at least one.
@@ -77,10 +78,10 @@ def average(networks: Sequence[HazardNetwork]) -> HazardNetwork:
         name: torch.stack([state[name].double() for state in states]).mean(0).to(tensor.dtype)
         for name, tensor in states[0].items()
     }
-    first = networks[0]
-    first.load_state_dict(mean)
-    first.eval()
-    return first
+    network = copy.deepcopy(networks[0])
+    network.load_state_dict(mean)
+    network.eval()
+    return network
 
 
 def export_onnx(network: HazardNetwork, path: Path) -> None:

@@ -11,8 +11,9 @@ class Settings:
 
     Attributes:
         seed: of the head's first weights; a run's order and dropout follow from it and the run.
-        runs: independent runs from the same start, whose weights are averaged (Wortsman et al.
-            2022, "Model soups", arXiv 2203.05482): as accurate as asking each, at the price of one.
+        runs: independent runs from the same start, whose weights are averaged where the mean
+            errs less than the best of them (Wortsman et al. 2022, "Model soups", arXiv
+            2203.05482): nearly as sure as asking each, at the price of one.
         epochs: passes over the training rows; the best by development loss is kept.
         rate: peak learning rate of the encoder's last layer.
         copies: augmented forms of each of the project's own rows, an epoch.
@@ -26,9 +27,9 @@ class Settings:
 
     seed: int = 7
     runs: int = 2
-    epochs: int = 3
+    epochs: int = 2
     batch: int = 32
-    rate: float = 8e-5
+    rate: float = 1.6e-4
     decay: float = 0.01
     warmup: float = 0.06
     copies: int = 1

