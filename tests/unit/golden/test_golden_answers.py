@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from golden_rows import text_row
 
 from kidrails_guard.content import content_path
 from kidrails_guard.golden.answers import answer_rows, asks, is_whole
@@ -24,18 +24,12 @@ REPLY = "Cats purr when they feel safe. Small muscles in the throat open and shu
 
 def said(name: str, question: str, reply: str = REPLY, **change: object) -> Row:
     """A labelled good reply to a question, as it comes out of ``data/messages``."""
-    row = Row(
-        id=name,
-        seed=name,
-        kind="text",
-        stage=Stage.OUTPUT,
-        hazards=(Hazard.BENIGN,),
-        severity=Severity.NONE,
-        about=About.NONE,
-        conversation=(Turn(role="user", content=question),),
-        text=reply,
-    )
-    return replace(row, **change)  # type: ignore[arg-type]
+    usual = {
+        "stage": Stage.OUTPUT,
+        "about": About.NONE,
+        "conversation": (Turn(role="user", content=question),),
+    }
+    return text_row(name, reply, **usual | change)
 
 
 def made(rows: Sequence[Row], golden: Sequence[Row] = ()) -> tuple[list[Row], Ledger]:

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from golden_rows import text_row
 
 from kidrails_guard.golden.near import NearIndex, clusters
 from kidrails_guard.golden.read import golden_files, read_all, read_golden
@@ -28,22 +29,7 @@ from kidrails_guard.golden.steps import (
 )
 from kidrails_guard.golden.textform import jaccard, shingles
 from kidrails_guard.policy import load_policy
-from kidrails_guard.types import About, Action, AgeBand, Hazard, Severity, Stage
-
-
-def text_row(name: str, text: str, **change: object) -> Row:
-    row = Row(
-        id=name,
-        seed=name,
-        kind="text",
-        stage=Stage.INPUT,
-        hazards=(Hazard.BENIGN,),
-        severity=Severity.NONE,
-        about=About.ASKS,
-        conversation=(),
-        text=text,
-    )
-    return replace(row, **change)  # type: ignore[arg-type]
+from kidrails_guard.types import Action, AgeBand, Hazard, Severity
 
 
 def qa_row(name: str, text: str, **change: object) -> Row:
