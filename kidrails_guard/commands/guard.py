@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `kidrails guard`."""
     verbs = parser.add_subparsers(dest="what", required=True, metavar="train|evaluate")
     train = verbs.add_parser(
-        "train", help="rebuild the classifier from the data (CPU: about an hour a run)"
+        "train", help="rebuild the classifier from the data (CPU: under an hour a run)"
     )
     train.add_argument("--data", type=Path, metavar="DIR", help="default: the shipped data folder")
     train.add_argument(
