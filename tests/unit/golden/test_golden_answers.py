@@ -151,13 +151,10 @@ def test_a_question_near_an_evaluation_row_is_held_out_and_near_a_dev_row_stays_
     held = next(text for text in numbers if rule_split(text) == "eval")
     golden = split_golden(
         [
-            said(
+            text_row(
                 f"g{n:012d}",
                 text,
                 kind="qa",
-                stage=Stage.INPUT,
-                conversation=(),
-                text=text,
                 golden=REPLY,
                 unsafe="No.",
                 band=AgeBand.MIDDLE,
