@@ -59,6 +59,7 @@ def test_the_weights_are_the_best_of_the_runs_and_their_mean(trained: Path) -> N
     assert not np.array_equal(first["head.weight"], second["head.weight"])
     history = read_manifest(trained)["history"]
     assert [epoch["run"] for epoch in history] == [1, 2, "average"]
+    assert history[-1]["dev"] not in {epoch["dev"] for epoch in history[:-1]}
     mean = {name: (first[name] + second[name]) / 2 for name in first}
     best = min(zip(history, (first, second, mean), strict=True), key=lambda pair: pair[0]["dev"])[1]
     for name, tensor in kept.items():

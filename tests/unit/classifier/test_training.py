@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kidrails_guard.classifier.calibrate import HARD
 from kidrails_guard.classifier.labels import SLICES, WIDTH
 from kidrails_guard.classifier.thresholds import calibrate, compare, reliability
 from kidrails_guard.classifier.training import assemble, source_hashes
@@ -40,6 +41,10 @@ def test_surroundings_come_from_training_rows(repository: Path) -> None:
 def test_a_trial_takes_few_rows_of_each_source(repository: Path) -> None:
     corpus = assemble(repository / "data", None, limit=5)
     assert all(n <= 5 for counts in corpus.counts().values() for n in counts.values())
+
+
+def test_the_files_of_hard_messages_are_there(repository: Path) -> None:
+    assert {path.stem for path in (repository / "data/messages").glob("*.tsv")} >= HARD
 
 
 def test_every_file_read_is_named_with_its_hash(repository: Path) -> None:
