@@ -138,20 +138,21 @@ def _in_range(policy: Policy) -> Step:
 
 
 def _in_bands(rows: Sequence[Row], policy: Policy) -> list[Row]:
-    """Return rows with band and age: the shortest third of the replies is for the youngest.
+    """Return rows with band and age: a third each, the shortest replies for the youngest.
 
     A band's range is a ceiling, so most short replies fit every band. No reply goes to a band
     younger than the youngest that it fits.
     """
     bands = list(AgeBand)
     order = sorted(rows, key=lambda row: (len(row.golden.split()), row.id))
+    left = {row.id: (row, _youngest(row, policy)) for row in order}
     placed: dict[str, Row] = {}
-    for number, row in enumerate(order):
-        youngest = _youngest(row, policy)
-        assert youngest is not None
-        by_length = number * len(bands) // len(order)
-        band = bands[max(by_length, bands.index(youngest))]
-        low, high = band.ages
-        age = low + int(row.id[1:], 16) % (high - low + 1)
-        placed[row.id] = replace(row, band=band, age=age)
+    for at, band in enumerate(bands):
+        fitting = [row for row, youngest in left.values() if youngest in bands[: at + 1]]
+        # An even part of what is left; the last band takes all of it.
+        for row in fitting[: -(-len(left) // (len(bands) - at))]:
+            low, high = band.ages
+            age = low + int(row.id[1:], 16) % (high - low + 1)
+            placed[row.id] = replace(row, band=band, age=age)
+            del left[row.id]
     return [placed[row.id] for row in rows]

@@ -132,14 +132,27 @@ def test_longer_replies_go_to_older_bands_and_hard_ones_to_no_younger_one() -> N
         "Leaves use sunlight to turn water and air into sugar. Oxygen is released into the "
         "atmosphere again."
     )
-    texts = {"tell me a": short, "sing about b": middle, "what of c": longest, "why is d": hard}
+    hard_too = (
+        "Magma rises when the pressure under a volcano gets too high. Ash is scattered over "
+        "neighbouring countries."
+    )
+    texts = {
+        "tell me a": short,
+        "sing about b": middle,
+        "draw me some c": short + " Well done, Ben.",
+        "what of d": longest,
+        "why is e": hard,
+        "who made f": hard_too,
+    }
     rows, _ = made([said(f"answers:{n}", *pair) for n, pair in enumerate(texts.items())])
     bands = {row.golden: row.band for row in rows}
     assert bands == {
         short: AgeBand.EARLY,
+        short + " Well done, Ben.": AgeBand.EARLY,
         middle: AgeBand.MIDDLE,
-        longest: AgeBand.UPPER,
+        longest: AgeBand.MIDDLE,
         hard: AgeBand.UPPER,
+        hard_too: AgeBand.UPPER,
     }
     for row in rows:
         assert row.band is not None
