@@ -215,14 +215,14 @@ def run_one(data: Path, public: Path | None, path: Path, settings: Settings, run
     from kidrails_guard.classifier.export import load_weights, save_weights
     from kidrails_guard.classifier.fit import fit
 
-    corpus = assemble(data, public, limit=settings.limit)
     record: dict[str, Any] = {
         "settings": asdict(settings),
-        "texts": corpus.counts()["train"],
         "sources": source_hashes(data, public),
     }
     if path.is_file() and record.items() <= load_weights(encoder_folder(), path)[1].items():
         return path
+    corpus = assemble(data, public, limit=settings.limit)
+    record["texts"] = corpus.counts()["train"]
     network, history = fit(
         encoder_folder(),
         encoder_tokenizer(),

@@ -96,6 +96,9 @@ def _public(given: Path | None) -> Path | None:
 def _train(args: argparse.Namespace) -> int:
     import importlib.util
 
+    for option in ("epochs", "runs", "jobs", "threads"):
+        if getattr(args, option) < 1:
+            raise UsageError(f"--{option} {getattr(args, option)}: accepted: 1 or more")
     if importlib.util.find_spec("torch") is None:
         return _in_training_environment()
     from kidrails_guard.classifier.training import train
@@ -123,7 +126,8 @@ def _train(args: argparse.Namespace) -> int:
         print(json.dumps(manifest, indent=2))
     else:
         trained = sum(manifest["texts"]["train"].values())
-        print(f"trained on {trained} texts, dev loss {manifest['history'][-1]['dev']}: {args.out}")
+        kept = min(epoch["dev"] for epoch in manifest["history"])
+        print(f"trained on {trained} texts, dev loss {kept}: {args.out}")
     return 0
 
 

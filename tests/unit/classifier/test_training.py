@@ -103,6 +103,12 @@ def test_train_hands_the_command_to_the_training_environment(
     assert called.split() == ["-m", "kidrails_guard", "guard", "train", "--epochs", "1"]
 
 
+@pytest.mark.parametrize("option", ["--epochs", "--runs", "--jobs", "--threads"])
+def test_less_than_one_of_what_is_counted_is_refused(option: str) -> None:
+    with pytest.raises(UsageError, match=f"{option} 0: accepted: 1 or more"):
+        command.run(arguments("train", option, "0"))
+
+
 def test_a_folder_without_messages_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="messages"):
         command.run(arguments("evaluate", "--data", str(tmp_path)))
