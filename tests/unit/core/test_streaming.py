@@ -66,6 +66,11 @@ def test_a_long_sentence_is_cut_at_a_comma_or_at_a_blank() -> None:
     assert all(len(unit) <= 240 for unit in units("x" * 2_000))
 
 
+def test_after_the_first_sentence_a_unit_is_full_at_a_hundred_characters() -> None:
+    first, short = "The moon is round. ", "Its light comes from the sun, as a mirror's does. "
+    assert units(first + short * 4) == [first, short * 2, short * 2]
+
+
 @given(st.text('abA .,:!?)"\n\t\x1c', max_size=120))
 def test_text_in_ascii_is_cut_where_the_same_with_accents_is(text: str) -> None:
     accented = text.translate(str.maketrans("abA", "áäÁ"))
