@@ -24,8 +24,14 @@ class HazardNetwork(nn.Module):  # type: ignore[misc]  # torch is not looked int
 
     def __init__(self, encoder: Path, *, dropout: float = 0.1) -> None:
         super().__init__()
+        # No dropout inside the encoder: with so few passes over so much text it only slows both
+        # the learning and the machine (docs/classifier.md has the figures).
         self.encoder = AutoModel.from_pretrained(
-            encoder, add_pooling_layer=False, attn_implementation="eager"
+            encoder,
+            add_pooling_layer=False,
+            attn_implementation="eager",
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
         )
         width = self.encoder.config.hidden_size
         self.dropout = nn.Dropout(dropout)

@@ -27,9 +27,9 @@ class Settings:
 
     seed: int = 7
     runs: int = 2
-    epochs: int = 2
+    epochs: int = 3
     batch: int = 32
-    rate: float = 1.6e-4
+    rate: float = 2.8e-4
     decay: float = 0.01
     warmup: float = 0.06
     copies: int = 1
