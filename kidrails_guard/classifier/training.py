@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -232,11 +232,24 @@ def run_one(data: Path, public: Path | None, path: Path, settings: Settings, run
         settings,
         run=run,
         clean=clean,
-        report=lambda line: print(f"run {run + 1}: {line}", file=sys.stderr, flush=True),
+        report=teller(run),
     )
     epochs = [{"run": run + 1} | {k: round(v, 4) for k, v in e.items()} for e in history]
     save_weights(network, path, record=record | {"history": epochs})
     return path
+
+
+def teller(run: int) -> Callable[[str], None]:
+    """Return what says on stderr how far a run is, and ends it once nobody waits for it."""
+    parent = parent_process()
+
+    def tell(line: str) -> None:
+        # A process of the pool outlives a parent that was killed, and would train on for an hour.
+        if parent is not None and not parent.is_alive():
+            raise SystemExit("the command that started this run has ended")
+        print(f"run {run + 1}: {line}", file=sys.stderr, flush=True)
+
+    return tell
 
 
 def clean(text: str) -> str:

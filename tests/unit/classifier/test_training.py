@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +47,37 @@ def test_a_trial_takes_few_rows_of_each_source(repository: Path) -> None:
 
 def test_the_files_of_hard_messages_are_there(repository: Path) -> None:
     assert {path.stem for path in (repository / "data/messages").glob("*.tsv")} >= HARD
+
+
+def test_a_run_ends_when_the_command_that_started_it_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "start.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import os, sys, time
+            from multiprocessing import get_context
+            from kidrails_guard.classifier.training import teller
+
+            def run():
+                tell = teller(0)
+                while True:
+                    tell(str(os.getpid()))
+                    time.sleep(0.05)
+
+            if __name__ == "__main__":
+                get_context("spawn").Process(target=run).start()
+                time.sleep(60)
+            """
+        )
+    )
+    with subprocess.Popen(  # our own interpreter and file
+        [sys.executable, str(script)], stderr=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stderr is not None
+        assert parent.stderr.readline().startswith("run 1: ")
+        parent.kill()
+        # The pipe ends when the last process that holds it does.
+        parent.communicate(timeout=30)
 
 
 def test_every_file_read_is_named_with_its_hash(repository: Path) -> None:
