@@ -53,6 +53,9 @@ LEET: Final[dict[str, str]] = {
 }
 """Digits and signs with the letters they stand for, the likelier first."""
 
+SHORT_LEET: Final = {"1m": "i'm", "1d": "id", "4m": "am"}
+"""Words of two letters that are units elsewhere; read so where a text is full of digits."""
+
 TWO_LETTERS: Final = _set(
     "to is it in so as at go no on of or be he me we us am an by do my up hi if tv"
 )
@@ -94,8 +97,8 @@ VERB_PLACE: Final = _set("to gonna wanna will can could should lets i ill")
 
 WORD_PLACE: Final = _set(
     "a an the my your his her our their this that some with to be is am are was of for and or me "
-    "him them you wanna gonna want use buy get need have make by from in on at into like not i no "
-    "dont can will lets who how u ur every all more"
+    "him them you say wanna gonna want use buy get need have make by from in on at into like not i "
+    "no dont can will lets who how u ur every all more"
 )
 """Words after which (or, for pronouns, before which) an emoji is read as a word."""
 
@@ -149,6 +152,9 @@ EUPHEMISMS: Final[dict[str, str]] = {
     "every1": "everyone",
     "4ever": "forever",
     "4eva": "forever",
+    "1'm": "i'm",
+    "1've": "i've",
+    "1'll": "i'll",
     "1s": "is",
     "1t": "it",
     "1n": "in",
@@ -201,7 +207,7 @@ I_VERBS: Final = _set(
     "am want wanna feel hate will cant dont have need love think wish was would could should had "
     "got cut just really hurt did know live gonna do never tried swallowed took ate drank smoked "
     "vaped stole hit kissed met told gave sent saw heard said hope wonder swear deserve keep "
-    "started stopped thought drink eat play go see make"
+    "started stopped thought drink eat play go see make felt bought 4m"
 )
 I_STATES: Final = _set(
     "so not gonna going really sad scared afraid tired mad angry alone bored done very the your in "

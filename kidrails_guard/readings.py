@@ -36,6 +36,8 @@ _COMMON: Final = 9.6
 _RARE: Final = 12.2
 _SENTENCE: Final = 12
 """Letters; from here on, known words in a row need no word that joins them."""
+_LONG: Final = 20
+"""Letters; no name and no rare word falls apart into so many known ones."""
 _FAMILIAR: Final = 8.6
 """A doubled letter is taken for a stretched one only where the word is as common as this."""
 
@@ -122,6 +124,8 @@ def _cut(token: str, words: Vocabulary) -> str | None:
         return None
     if unknown and (len(costs) < 3 or unknown * 3 > len(token)):
         return None
+    if len(token) >= _LONG and not unknown and len(parts) > 3 and len(token) >= 3 * len(parts):
+        return spell(parts)  # a sentence may have a rare word in it
     # Names and rare words fall apart into rare or tiny pieces; joined sentences do not.
     if sum(costs) > _COMMON * len(costs) or max(costs) > _RARE:
         return None

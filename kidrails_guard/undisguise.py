@@ -23,6 +23,7 @@ from kidrails_guard.disguises import (
     NOT_AFTER_I,
     OBJECTS,
     QUESTION_WORDS,
+    SHORT_LEET,
     VERB_PLACE,
     WORD_PLACE,
 )
@@ -31,7 +32,7 @@ from kidrails_guard.spelled_out import Edit, spelled_out
 from kidrails_guard.words import Vocabulary
 
 EMOJI_MARK: Final = "\x01"
-_TOKEN: Final = re.compile(r"\x01[a-z]+|[@$€£!]?[a-z0-9](?:[a-z0-9'@$€£¢!|*]*[a-z0-9$€£*])?")
+_TOKEN: Final = re.compile(r"\x01[a-z]+|[@$€£!]?[a-z0-9](?:[a-z0-9'@$€£¢!|*]*[a-z0-9@$€£*])?")
 _FRAGMENT_GAP: Final = re.compile(r"[ .\-_*/]{1,2}")
 _READ_FURTHER: Final = frozenset({*CONTRACTIONS, *EUPHEMISMS})
 """Words that may stand for others although they are known: the only ones with signs in them."""
@@ -99,8 +100,11 @@ class Tokens:
                 if token in EUPHEMISMS:
                     found[index] = EUPHEMISMS[token]
                     continue
-                if token == "1m" and self._is_i(index, tokens, I_STATES):  # noqa: S105
+                if token == "1m" and self._is_i(index, tokens, I_STATES, doing=True):  # noqa: S105
                     found[index] = "i'm"
+                    continue
+                if token == "4m" and index and tokens[index - 1][2] in {"i", "1"}:  # noqa: S105
+                    found[index] = "am"
                     continue
                 bare = token.replace("'", "")
                 if bare.isalpha():
@@ -117,9 +121,10 @@ class Tokens:
             # So much of the text is written with digits that bare digits are letters too.
             for index, (_, _, token) in enumerate(tokens):
                 if index not in found and not token.isalpha() and len(token) < 17:
-                    plain = unleet(token, words, eager=True)
+                    plain = SHORT_LEET.get(token) or unleet(token, words, eager=True)
                     if plain or (len(token) > 2 and not token.isdigit()):
-                        found[index] = plain or next(spellings(token))
+                        read = plain or next(spellings(token))
+                        found[index] = EUPHEMISMS.get(read, read)
         self.disguised = self.disguised or bool(leet)
         edits = [Edit(tokens[i][0], tokens[i][1], text) for i, text in found.items()]
         edits += self._fragments(tokens, strange)
@@ -153,7 +158,12 @@ class Tokens:
         return index < 2 or tokens[index - 2][2] not in AGE_STARTS
 
     def _is_i(
-        self, index: int, tokens: list[tuple[int, int, str]], then: frozenset[str] = I_VERBS
+        self,
+        index: int,
+        tokens: list[tuple[int, int, str]],
+        then: frozenset[str] = I_VERBS,
+        *,
+        doing: bool = False,
     ) -> bool:
         following = tokens[index + 1][2].replace("'", "") if index + 1 < len(tokens) else ""
         before = tokens[index - 1][2] if index else ""
@@ -161,7 +171,8 @@ class Tokens:
         if asks or (before in MODALS and index == 1):
             return following.isalpha() and following not in NOT_AFTER_I
         did = not before and len(following) > 4 and following.endswith("ed")
-        return (following in then or did) and (not before or before in CLAUSE_STARTS)
+        does = doing and len(following) > 4 and following.endswith("ing")
+        return (following in then or did or does) and (not before or before in CLAUSE_STARTS)
 
     def _emoji(self, index: int, tokens: list[tuple[int, int, str]]) -> str:
         before = tokens[index - 1][2] if index else ""

@@ -70,6 +70,8 @@ UNTOUCHED = [
     "i'm a boy",
     "scunthorpe, essex and a therapist",
     "3 + 4 = 7",
+    "a 1m ruler and a 4m rope",
+    "meet @ the park",
 ]
 
 
@@ -87,6 +89,14 @@ HEAVY_LEET = [
     ("h0w d0 u 5p311 d3f1n4731y pl3453", "how do u spell definateiy please"),
     ("can 1 climb on the roof", "can i climb on the roof"),
     ("can 1 person lift a car", "can 1 person lift a car"),
+    ("1m hiding under the bed", "i'm hiding under the bed"),
+    ("1 4m s4d 4nd 1'm 4l0n3", "i am sad and i'm alone"),
+    ("im gonn@ end it", "i'm gonna end it"),
+    ("m4k3 4 f4k3 1d 50 1m 16 2n173", "make a fake id so i'm 16 tonight"),
+    (
+        "iknowthepeoplethatwearturbansandbangles",
+        "i know the people that wear turbans and bangles",
+    ),
 ]
 
 
