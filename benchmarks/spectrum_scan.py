@@ -364,6 +364,19 @@ def memory(folder: Path) -> dict[str, Any]:
     }
 
 
+def blas_kernels() -> list[str]:
+    """Which kernels the loaded BLAS libraries run: an environment variable can hold them back."""
+    from threadpoolctl import threadpool_info
+
+    return sorted(
+        {
+            f"{lib['internal_api']} {lib['version']} {lib['architecture']}"
+            for lib in threadpool_info()
+            if "architecture" in lib
+        }
+    )
+
+
 def machine() -> dict[str, Any]:
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
@@ -378,6 +391,7 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "numpy": np.__version__,
         "scipy": scipy.__version__,
+        "blas": blas_kernels(),
         "gpu": "not measured",
     }
 

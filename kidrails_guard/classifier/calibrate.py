@@ -46,6 +46,7 @@ Higher than a miss, since in use harmless texts outnumber risky ones far more th
 AMID_RISK: Final = 0.15
 HARD: Final = frozenset(
     {
+        "affairs",
         "appeals",
         "asks",
         "borders",
@@ -56,16 +57,21 @@ HARD: Final = frozenset(
         "facts",
         "forks",
         "friends",
+        "grades",
         "grown",
+        "homes",
+        "pages",
         "persuasion",
         "prose",
         "requests",
+        "rounds",
         "sorrow",
         "touch",
         "turns",
         "twists",
         "verbs",
         "watch",
+        "wonders",
     }
 )
 HARD_ALARM: Final = 0.15
