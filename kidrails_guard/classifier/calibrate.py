@@ -74,7 +74,7 @@ HARD: Final = frozenset(
         "wonders",
     }
 )
-HARD_ALARM: Final = 0.15
+HARD_ALARM: Final = 0.12
 """The harmless messages of these files were written to look like risky ones: they stand for far
 fewer texts in use than a row of plain talk, so a false alarm on one costs this part of all."""
 WEAK_DISCOUNT: Final = 8.0

@@ -24,8 +24,8 @@ class HazardNetwork(nn.Module):  # type: ignore[misc]  # torch is not looked int
 
     def __init__(self, encoder: Path, *, dropout: float = 0.1) -> None:
         super().__init__()
-        # No dropout inside the encoder: with so few passes over so much text it only slows both
-        # the learning and the machine (docs/classifier.md has the figures).
+        # No dropout inside the encoder: in a single pass over so much text it only slows both the
+        # learning and the machine (docs/classifier.md has the figures).
         self.encoder = AutoModel.from_pretrained(
             encoder,
             add_pooling_layer=False,
