@@ -100,11 +100,10 @@ class Tokens:
                 if token in EUPHEMISMS:
                     found[index] = EUPHEMISMS[token]
                     continue
-                if token == "1m" and self._is_i(index, tokens, I_STATES, doing=True):  # noqa: S105
-                    found[index] = "i'm"
-                    continue
-                if token == "4m" and index and tokens[index - 1][2] in {"i", "1"}:  # noqa: S105
-                    found[index] = "am"
+                if (token == "1m" and self._is_i(index, tokens, I_STATES, doing=True)) or (  # noqa: S105
+                    token == "4m" and index and tokens[index - 1][2] in {"i", "1"}  # noqa: S105
+                ):
+                    found[index] = SHORT_LEET[token]
                     continue
                 bare = token.replace("'", "")
                 if bare.isalpha():
@@ -123,8 +122,7 @@ class Tokens:
                 if index not in found and not token.isalpha() and len(token) < 17:
                     plain = SHORT_LEET.get(token) or unleet(token, words, eager=True)
                     if plain or (len(token) > 2 and not token.isdigit()):
-                        read = plain or next(spellings(token))
-                        found[index] = EUPHEMISMS.get(read, read)
+                        found[index] = spell((plain or next(spellings(token))).split())
         self.disguised = self.disguised or bool(leet)
         edits = [Edit(tokens[i][0], tokens[i][1], text) for i, text in found.items()]
         edits += self._fragments(tokens, strange)

@@ -25,22 +25,41 @@ def trained(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def train(repository: Path, out: Path) -> str:
+def run(repository: Path, *arguments: str, shared: str = "") -> subprocess.CompletedProcess[str]:
     python = repository / ".venv-train/bin/python"
     if not python.is_file():
         pytest.skip("no training environment; run: make .venv-train/.stamp")
-    command = [python, "-m", "kidrails_guard", "guard", "train", "--limit", "6", "--epochs", "1"]
     done = subprocess.run(
-        [*map(str, command), "--data", str(repository / "data"), "--out", str(out), "--json"],
+        [str(python), *arguments],
         cwd=repository,
-        env={"KIDRAILS_SHARED": str(out), "PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1"},
+        env={"KIDRAILS_SHARED": shared, "PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2_000:]
+    return done
+
+
+def train(repository: Path, out: Path) -> str:
+    command = ["-m", "kidrails_guard", "guard", "train", "--limit", "6", "--epochs", "1", "--json"]
+    folders = ["--data", str(repository / "data"), "--out", str(out)]
+    done = run(repository, *command, *folders, shared=str(out))
     assert json.loads(done.stdout)["format"] == 1
     return done.stderr
+
+
+def test_nothing_is_dropped_inside_the_encoder_while_it_learns(repository: Path) -> None:
+    script = """
+import torch
+from kidrails_guard.classifier.network import HazardNetwork
+from kidrails_guard.classifier.training import encoder_folder
+
+encoder = HazardNetwork(encoder_folder()).train().encoder
+first, second = (encoder(torch.arange(2000, 2040)[None]).last_hidden_state for _ in range(2))
+print(torch.equal(first, second))
+"""
+    assert run(repository, "-c", script).stdout.strip() == "True"
 
 
 def test_a_run_leaves_a_model_that_the_check_takes(trained: Path) -> None:
