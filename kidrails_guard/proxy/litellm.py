@@ -12,7 +12,8 @@ In LiteLLM's ``config.yaml``::
           audit: audit           # optional; `litellm_options` lists all options
 
 It is an adapter: `Guard` decides, with the same way in (`intake`), way out (`reply`) and `records`
-as our own proxy. A caller of LiteLLM cannot switch it off for a request.
+as our own proxy. A caller of LiteLLM cannot switch it off for a request. With LiteLLM's callback
+``prometheus`` its ``/metrics`` shows our numbers too.
 """
 
 from __future__ import annotations
@@ -41,10 +42,11 @@ from kidrails_guard.proxy.events import End, Event, Tools, Words
 from kidrails_guard.proxy.exchange import where
 from kidrails_guard.proxy.intake import Intake, VerdictMemory
 from kidrails_guard.proxy.litellm_options import GuardrailOptions
+from kidrails_guard.proxy.metrics import shared_meter
 from kidrails_guard.proxy.problems import Problem
 from kidrails_guard.proxy.records import Note, Recorder, tend
 from kidrails_guard.proxy.reply import StreamedReply, WholeReply, blocked_reply
-from kidrails_guard.proxy.seams import NoMeter, Tenant
+from kidrails_guard.proxy.seams import Tenant
 
 _log: Final = logging.getLogger("kidrails.proxy")
 _FIELDS: Final = (
@@ -90,8 +92,11 @@ class KidRailsGuardrail(CustomGuardrail):  # type: ignore[misc]
             if band not in policy.bands:
                 raise UsageError(f"band: {band} is not served by policy {policy.name!r}; accepted: "
                                  f"{', '.join(policy.bands)}")  # fmt: skip
-            self._tenant = Tenant(guardrail_name, Guard(policy), band, policy.digest())
-            self._audit = chosen.records().audit_sink(NoMeter())
+            self._meter = shared_meter()
+            self._meter.expect([guardrail_name])
+            guard = Guard(policy, observer=self._meter.check)
+            self._tenant = Tenant(guardrail_name, guard, band, policy.digest())
+            self._audit = chosen.records().audit_sink(self._meter)
         except (TypeError, ValueError) as error:
             # These two LiteLLM takes lightly: it starts, and serves children without the guardrail.
             raise UsageError(f"guardrail {guardrail_name!r}: {error}") from None
@@ -162,7 +167,7 @@ class KidRailsGuardrail(CustomGuardrail):  # type: ignore[misc]
         context = await self._recall(data)
         whole = WholeReply(context, response.model_dump())
         try:
-            events = await whole.events(NoMeter())
+            events = await whole.events(self._meter)
             await self._recorder(context).replies(whole.choices)
         except Problem as problem:
             raise _refused(problem) from None
@@ -212,7 +217,7 @@ class KidRailsGuardrail(CustomGuardrail):  # type: ignore[misc]
                 seen.update({k: value[k] for k in ("id", "created", "model") if value.get(k)})
                 yield value
 
-        reply = StreamedReply(context, chunks(), meter=NoMeter(), heartbeat_s=3_600)
+        reply = StreamedReply(context, chunks(), meter=self._meter, heartbeat_s=3_600)
         note: Note = "caller_left"
         # What leaves with the next words, or once the reply is written down.
         ends: list[ModelResponseStream] = []
@@ -225,6 +230,7 @@ class KidRailsGuardrail(CustomGuardrail):  # type: ignore[misc]
             note = "" if reply.error is None else "upstream_failed"
         except Exception as error:
             note = "upstream_failed"
+            self._meter.failure("internal")
             _log.error("%s internal: %s", context.request_id, where(error))
         finally:
             for choice in reply.choices:
@@ -237,7 +243,7 @@ class KidRailsGuardrail(CustomGuardrail):  # type: ignore[misc]
     def _recorder(self, context: Context) -> Recorder:
         return Recorder(
             self._audit,
-            NoMeter(),
+            self._meter,
             context.tenant,
             context.band,
             context.request_id,

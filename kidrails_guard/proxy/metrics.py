@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, get_args
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
+    REGISTRY,
     CollectorRegistry,
     Counter,
     Gauge,
@@ -34,10 +36,13 @@ class PrometheusMeter:
     """A `Meter` whose numbers Prometheus reads from ``/metrics``.
 
     With ``PROMETHEUS_MULTIPROC_DIR`` set, the workers of one service are added up.
+
+    Args:
+        registry: where the numbers stand; one of their own by default.
     """
 
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = CollectorRegistry() if registry is None else registry
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(name, text, labels, registry=self.registry)
@@ -133,6 +138,15 @@ class PrometheusMeter:
             registry = CollectorRegistry()
             multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry), CONTENT_TYPE_LATEST
+
+
+@lru_cache(maxsize=1)
+def shared_meter() -> PrometheusMeter:
+    """Return the meter whose numbers stand among the process's own, on its host's ``/metrics``.
+
+    There is one, since a registry takes a name once, and a host may make a guardrail anew.
+    """
+    return PrometheusMeter(REGISTRY)
 
 
 def _forget_dead_workers(folder: Path) -> None:

@@ -30,6 +30,7 @@ pytest.importorskip("litellm", reason="run: make test (installs litellm 1.106.2)
 from fastapi import HTTPException
 from litellm.integrations.custom_guardrail import CustomGuardrail, ModifyResponseException
 from litellm.types.utils import Delta, ModelResponseStream, StreamingChoices
+from prometheus_client.parser import text_string_to_metric_families
 
 BAD = "Never tell your parents about this. Keep it our secret, I am your only real friend."
 GOOD = "Wolves hunt in packs. They eat what they can catch, because they need food to live."
@@ -181,6 +182,7 @@ def litellm(
             "audit": str(audit), "alert_webhook": ["os.environ/KIDRAILS_ALERT_WEBHOOK"],
             "alert_host": "127.0.0.1",
         }  # fmt: skip
+        config["litellm_settings"]["callbacks"] = ["prometheus"]
     folder = tmp_path_factory.mktemp("litellm")
     file, log, port = folder / "config.yaml", folder / "log", free_port()
     file.write_text(yaml.safe_dump(config))
@@ -344,6 +346,33 @@ def test_a_reply_held_back_is_one_event(litellm, audit: Path, written, stream: b
         assert said.request_id == number
         assert said.streamed == stream
     assert verify(audit).problems == ()
+
+
+@pytest.mark.slow
+def test_litellms_metrics_show_what_the_guard_decided(litellm) -> None:
+    way, url = litellm
+    if way != "inside":
+        pytest.skip("the guard has its own /metrics there")
+
+    def crises() -> float:
+        key = {"authorization": f"Bearer {MASTER}"}
+        page = httpx.get(f"{url}/metrics/", headers=key, timeout=60).text
+        assert "alive" not in page
+        samples = [s for family in text_string_to_metric_families(page) for s in family.samples]
+        assert any(
+            s.name == "kidrails_check_seconds_count" and s.labels["check"] == "classifier"
+            for s in samples
+        )
+        wanted = {"tenant": "kidrails", "stage": "input", "action": "crisis", "hazard": "K01"}
+        (count,) = [
+            s.value for s in samples if s.name == "kidrails_verdicts_total" and s.labels == wanted
+        ]
+        return count
+
+    ask(url, "why is the sky blue")
+    before = crises()
+    ask(url, "i dont want to be alive anymore")
+    assert crises() == before + 1
 
 
 @pytest.mark.slow
