@@ -164,7 +164,7 @@ def train(
         network = min(tried, key=lambda pair: pair[0])[1]
         history = [epoch for _, own in runs for epoch in own["history"]]
         history.append({"run": "average", "dev": round(tried[-1][0], 4)})
-        record = runs[0][1] | {"history": history}
+        record = runs[0][1] | {"settings": asdict(settings), "history": history}
         save_weights(network, out / "weights.safetensors", record=record)
     else:
         network, record = load_weights(encoder, weights)
@@ -215,10 +215,9 @@ def run_one(data: Path, public: Path | None, path: Path, settings: Settings, run
     from kidrails_guard.classifier.export import load_weights, save_weights
     from kidrails_guard.classifier.fit import fit
 
-    record: dict[str, Any] = {
-        "settings": asdict(settings),
-        "sources": source_hashes(data, public),
-    }
+    # How many other runs there are changes nothing in this one: more can be asked for later.
+    own = {name: value for name, value in asdict(settings).items() if name != "runs"}
+    record: dict[str, Any] = {"settings": own, "sources": source_hashes(data, public)}
     if path.is_file() and record.items() <= load_weights(encoder_folder(), path)[1].items():
         return path
     corpus = assemble(data, public, limit=settings.limit)

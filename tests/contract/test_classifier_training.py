@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -41,10 +42,10 @@ def run(repository: Path, *arguments: str, shared: str = "") -> subprocess.Compl
     return done
 
 
-def train(repository: Path, out: Path) -> str:
+def train(repository: Path, out: Path, *, runs: int = 2) -> str:
     command = ["-m", "kidrails_guard", "guard", "train", "--limit", "6", "--epochs", "1", "--json"]
-    folders = ["--data", str(repository / "data"), "--out", str(out)]
-    done = run(repository, *command, *folders, shared=str(out))
+    where = ["--data", str(repository / "data"), "--out", str(out), "--runs", str(runs)]
+    done = run(repository, *command, *where, shared=str(out))
     assert json.loads(done.stdout)["format"] == 1
     return done.stderr
 
@@ -92,6 +93,18 @@ def test_runs_that_are_done_are_not_done_again(trained: Path, repository: Path) 
     assert "run 1:" not in said
     assert "run 2: epoch 1" in said
     assert (trained / "weights.safetensors").read_bytes() == weights, "a run is not reproducible"
+
+
+def test_more_runs_can_be_asked_for_later(trained: Path, repository: Path, tmp_path: Path) -> None:
+    for name in ("run-1", "run-2"):
+        shutil.copy(trained / f"{name}.safetensors", tmp_path)
+    said = train(repository, tmp_path, runs=3)
+    assert "run 1:" not in said
+    assert "run 2:" not in said
+    assert "run 3: epoch 1" in said
+    manifest = read_manifest(tmp_path)
+    assert manifest["settings"]["runs"] == 3
+    assert [epoch["run"] for epoch in manifest["history"]] == [1, 2, 3, "average"]
 
 
 def test_own_rows_train_alone_when_no_public_set_is_there(trained: Path, repository: Path) -> None:
