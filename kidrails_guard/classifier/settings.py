@@ -26,7 +26,7 @@ class Settings:
     """
 
     seed: int = 7
-    runs: int = 4
+    runs: int = 2
     epochs: int = 1
     batch: int = 32
     rate: float = 2.8e-4
