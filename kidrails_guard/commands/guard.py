@@ -34,6 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "datasets, then ../shared/datasets; without one the project's own rows train alone",
     )
     train.add_argument("--out", type=Path, metavar="DIR", default=Path("build/classifier"))
+    train.add_argument(
+        "--encoder",
+        type=Path,
+        metavar="DIR",
+        help="start from another BERT checkpoint with the vocabulary of BERT uncased",
+    )
     train.add_argument("--seed", type=int, default=USUAL.seed)
     train.add_argument("--epochs", type=int, default=USUAL.epochs)
     train.add_argument(
@@ -118,6 +124,7 @@ def _train(args: argparse.Namespace) -> int:
         public,
         args.out,
         settings,
+        encoder=args.encoder,
         weights=args.weights,
         jobs=args.jobs,
         report=lambda line: print(line, file=sys.stderr, flush=True),
