@@ -80,18 +80,22 @@ def in_folder(folder: Path) -> Encoder:
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         raise DataError(f"{folder}: lacks {', '.join(missing)}; needed are {', '.join(FILES)}")
+    path = folder / "config.json"
     try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
+        config: Any = json.loads(path.read_bytes())
     except ValueError as error:
-        raise DataError(f"{folder / 'config.json'}: not JSON ({error})") from None
-    kind, positions = config.get("model_type"), config.get("max_position_embeddings", 0)
-    if kind != "bert":
-        raise DataError(f"{folder / 'config.json'}: model_type: {kind!r}; accepted: 'bert'")
-    if positions < LONGEST:
-        raise DataError(
-            f"{folder / 'config.json'}: max_position_embeddings: {positions}; accepted: {LONGEST} "
-            "or more, the longest window that the guard reads"
-        )
+        raise DataError(f"{path}: not JSON ({error})") from None
+    if not isinstance(config, dict) or config.get("model_type") != "bert":
+        kind = config.get("model_type") if isinstance(config, dict) else config
+        raise DataError(f"{path}: model_type: {kind!r}; accepted: 'bert'")
+    for key, least, why in (
+        ("max_position_embeddings", LONGEST, "the longest window that the guard reads"),
+        ("type_vocab_size", 2, "the text and the turns before it"),
+    ):
+        # What BERT's configuration leaves out has its usual value, which is enough.
+        found = config.get(key, least)
+        if not isinstance(found, int) or found < least:
+            raise DataError(f"{path}: {key}: {found!r}; accepted: {least} or more, {why}")
     encoder = Encoder(
         folder,
         {"name": folder.resolve().name, "sha256": sha256_file(folder / "model.safetensors")},
@@ -101,7 +105,11 @@ def in_folder(folder: Path) -> Encoder:
 
 
 def _check_vocabulary(encoder: Encoder) -> None:
-    tokenizer, path = encoder.tokenizer(), encoder.folder / "tokenizer.json"
+    path = encoder.folder / "tokenizer.json"
+    try:
+        tokenizer = encoder.tokenizer()
+    except Exception as error:  # tokenizers has no class of its own for it
+        raise DataError(f"{path}: not a tokenizer ({error})") from None
     for at, token in ((CLS, "[CLS]"), (SEP, "[SEP]")):
         if tokenizer.id_to_token(at) != token:
             raise DataError(

@@ -62,8 +62,8 @@ def load_weights(encoder: Path, path: Path) -> tuple[HazardNetwork, dict[str, An
         raise _not_ours(path, error) from None
     except RuntimeError:
         raise DataError(
-            f"{path}: weights of another shape than {encoder}; accepted: the encoder that they "
-            "were trained from, by --encoder"
+            f"{path}: weights of another shape than {encoder} and this version's labels make; "
+            "accepted: the encoder that they were trained from, by --encoder"
         ) from None
     return network.eval(), record
 

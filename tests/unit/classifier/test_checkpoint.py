@@ -47,9 +47,17 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
         in_folder(folder)
 
 
-def test_a_broken_config_is_named(folder: Path) -> None:
-    (folder / "config.json").write_text("{")
-    with pytest.raises(DataError, match=r"config\.json: not JSON"):
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("config.json", "{", r"config\.json: not JSON"),
+        ("config.json", "[]", r"config\.json: model_type: \[\]; accepted: 'bert'"),
+        ("tokenizer.json", "{}", r"tokenizer\.json: not a tokenizer"),
+    ],
+)
+def test_a_broken_file_is_named(folder: Path, name: str, text: str, said: str) -> None:
+    (folder / name).write_text(text)
+    with pytest.raises(DataError, match=said):
         in_folder(folder)
 
 
@@ -58,6 +66,8 @@ def test_a_broken_config_is_named(folder: Path) -> None:
     [
         ({"model_type": "roberta"}, r"config\.json: model_type: 'roberta'; accepted: 'bert'"),
         ({"max_position_embeddings": 128}, r"max_position_embeddings: 128; accepted: 248 or more"),
+        ({"max_position_embeddings": None}, "max_position_embeddings: None; accepted: 248 or more"),
+        ({"type_vocab_size": 1}, r"type_vocab_size: 1; accepted: 2 or more"),
     ],
 )
 def test_another_kind_of_model_is_refused(folder: Path, change: dict[str, Any], said: str) -> None:
