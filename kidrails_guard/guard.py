@@ -77,17 +77,20 @@ class Guard:
         self.observer = observer
         load_answers(self.policy.locale)  # an unknown language is an error now, not in a crisis
         deadlines = {rule.name: rule.timeout_ms for rule in self.policy.checks}
-        self._inline: dict[Stage, tuple[Check, ...]] = {}
-        self._waiting: dict[Stage, tuple[_Deadline, ...]] = {}
+        # By stage, and by whether every part of the text has been looked at before.
+        self._inline: dict[tuple[Stage, bool], tuple[Check, ...]] = {}
+        self._waiting: dict[tuple[Stage, bool], tuple[_Deadline, ...]] = {}
         loaded = tuple(checks) if checks is not None else load_checks(self.policy)
         for stage in Stage:
             here = [check for check in loaded if stage in check.stages]
-            self._inline[stage] = tuple(check for check in here if _is_inline(check))
-            self._waiting[stage] = tuple(
-                _Deadline(check, (deadlines.get(check.name) or self.policy.check_timeout_ms) / 1000)
-                for check in here
-                if not _is_inline(check)
-            )
+            for seen in (False, True):
+                due = [check for check in here if not (seen and _says(check, "in_parts"))]
+                self._inline[stage, seen] = tuple(c for c in due if _says(c, "inline"))
+                self._waiting[stage, seen] = tuple(
+                    _Deadline(c, (deadlines.get(c.name) or self.policy.check_timeout_ms) / 1000)
+                    for c in due
+                    if not _says(c, "inline")
+                )
             if not here:
                 raise PolicyError(
                     f"checks: none looks at the {stage} stage, so unchecked text would pass; "
@@ -111,6 +114,7 @@ class Guard:
         *,
         band: AgeBand,
         strict: bool = False,
+        seen: bool = False,
     ) -> Verdict:
         """Return the verdict on a model's reply.
 
@@ -119,8 +123,11 @@ class Guard:
             conversation: the turns before it; the last one is the child's.
             band: for whom.
             strict: also count weak findings; set after an input verdict of ``care``.
+            seen: every part of it has been looked at; checks that look ``in_parts`` are left out.
         """
-        return await self._evaluate(text, conversation, band, Stage.OUTPUT, strict=strict)
+        return await self._evaluate(
+            text, conversation, band, Stage.OUTPUT, strict=strict, seen=seen
+        )
 
     def check_input_sync(
         self,
@@ -167,7 +174,14 @@ class Guard:
         return "\n".join(part.strip() for part in parts if part)
 
     async def _evaluate(
-        self, text: str, conversation: Conversation, band: AgeBand, stage: Stage, *, strict: bool
+        self,
+        text: str,
+        conversation: Conversation,
+        band: AgeBand,
+        stage: Stage,
+        *,
+        strict: bool,
+        seen: bool = False,
     ) -> Verdict:
         start = time.perf_counter()
         if band not in self.policy.bands:
@@ -182,8 +196,8 @@ class Guard:
             verdict = Verdict(self.policy.on_check_failure, failed=("limits",), stage=stage)
         else:
             look = (text, conversation, band, stage)
-            waiting = self._waiting[stage]
-            outcomes = [self._run_inline(check, *look) for check in self._inline[stage]]
+            waiting = self._waiting[stage, seen]
+            outcomes = [self._run_inline(check, *look) for check in self._inline[stage, seen]]
             if len(waiting) == 1:
                 outcomes.append(await self._run(waiting[0], *look))
             elif waiting:
@@ -247,9 +261,9 @@ class Guard:
         return ((), CheckFailed(check.name, failure)) if failure else (found, None)
 
 
-def _is_inline(check: Check) -> bool:
-    """Return whether a check says that it never waits (see `types.Check`)."""
-    return getattr(check, "inline", False) is True
+def _says(check: Check, trait: str) -> bool:
+    """Return whether a check claims a trait that `types.Check` lets it claim."""
+    return getattr(check, trait, False) is True
 
 
 def _reason(error: Exception) -> str:

@@ -156,7 +156,7 @@ class ReleaseWindow:
             )
             if unit.final and not is_whole and not verdict.action.answers:
                 whole = "".join(self._parts) + unit.text
-                verdict = verdict.merge(await self._check(whole, 0, whole=True))
+                verdict = verdict.merge(await self._check(whole, 0, whole=True, seen=True))
         self.verdict = self.verdict.merge(verdict)
         if self.stopped:
             self._queue.clear()
@@ -210,11 +210,11 @@ class ReleaseWindow:
             context = after if blank else tail
         return context
 
-    async def _check(self, window: str, start: int, *, whole: bool) -> Verdict:
+    async def _check(self, window: str, start: int, *, whole: bool, seen: bool = False) -> Verdict:
         """Check a part of the reply; findings come back with their place in the reply."""
         async with self._gate:
             verdict = await self._guard.check_output(
-                window, self._conversation, band=self._band, strict=self._strict
+                window, self._conversation, band=self._band, strict=self._strict, seen=seen
             )
         if not verdict.findings:
             return verdict

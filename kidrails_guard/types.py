@@ -311,6 +311,10 @@ class Check(Protocol):
     A check that computes for well under a millisecond and never waits may say ``inline = True``:
     it then runs at once, without the deadline that nothing could enforce on it anyway. One that
     says so and waits counts as failed.
+
+    A reply is looked at part by part, each with what stood before it, and once more as a whole. A
+    check to which the whole says no more than its parts may say ``in_parts = True``: it is then
+    left out of that last look.
     """
 
     name: str

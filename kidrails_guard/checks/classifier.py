@@ -85,6 +85,9 @@ class Classifier:
 
     name = NAME
     stages = frozenset(Stage)
+    # It learned from parts and reads a long text in windows little longer than one: a last look at
+    # the whole reply took half of its time and found nothing more at the same rate of false alarms.
+    in_parts = True
 
     def __init__(self, policy: Policy, folder: Path = SHIPPED) -> None:
         self._policy = policy

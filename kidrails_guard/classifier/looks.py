@@ -15,7 +15,7 @@ class _Noting:
     """A check that notes what it is shown and finds nothing."""
 
     name = "noting"
-    inline = True
+    in_parts = True
     stages = frozenset(Stage)
 
     def __init__(self) -> None:
@@ -34,10 +34,10 @@ def _default() -> Policy:
 
 
 def looks(text: str, stage: Stage, policy: Policy | None = None) -> tuple[str, ...]:
-    """Return each text that a check is shown of a text that passes, in order.
+    """Return each text that the classifier is shown of a text that passes, in order.
 
-    A child's message is looked at once, a reply part by part; the last part is the whole of it. A
-    reply of one sentence gives one text, an empty one none.
+    A child's message is looked at once, a reply part by part. A reply of one sentence gives one
+    text, an empty one none.
 
     Args:
         text: the whole of it.

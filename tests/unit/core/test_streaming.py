@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from planted import Planted, planted_guard
 
 from kidrails_guard.conveyor import Conveyor, guard_stream
+from kidrails_guard.guard import Guard
 from kidrails_guard.policy import Limits, Streaming
 from kidrails_guard.streaming import ReleaseWindow, judge_reply
 from kidrails_guard.types import NO_TURNS, Action, AgeBand, Finding, Hazard, Severity, Stage
@@ -177,6 +178,36 @@ async def test_a_hazard_that_only_the_whole_shows_keeps_the_last_unit_back() -> 
     assert window.verdict.hazard is Hazard.HATE
     assert 0 < window.withheld < len(text)
     assert (await judge_reply(guard, text, band=BAND)).verdict.hazard is Hazard.HATE
+
+
+async def test_a_check_that_looks_in_parts_is_left_out_of_the_look_at_the_whole() -> None:
+    class Notes:
+        stages = frozenset(Stage)
+
+        def __init__(self, name: str, **traits: bool) -> None:
+            self.name, self.seen = name, []
+            self.__dict__.update(traits)
+
+        async def __call__(self, conversation, text, band, stage):
+            self.seen.append(text)
+            return []
+
+    text = "A wolf and a wolf. " * 60
+    checks = [
+        Notes("a"),
+        Notes("b", inline=True),
+        Notes("c", in_parts=True),
+        Notes("d", in_parts=True, inline=True),
+    ]
+    guard = Guard(checks=checks)
+    assert (await judge_reply(guard, text, band=BAND)).verdict.action is Action.ALLOW
+    whole, whole_inline, parts, parts_inline = (check.seen for check in checks)
+    assert whole == whole_inline == [*parts, text]
+    assert parts_inline == parts
+    assert set(text.split()) == {word for part in parts for word in part.split()}
+    # Asked about a whole reply that nobody has looked at in parts, every check looks.
+    await guard.check_output("A wolf.", band=BAND)
+    assert [check.seen[-1] for check in checks] == ["A wolf."] * 4
 
 
 async def test_masks_work_across_pieces() -> None:
