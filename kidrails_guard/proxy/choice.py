@@ -12,7 +12,8 @@ from kidrails_guard.answers import load_answers
 from kidrails_guard.proxy.call import Call, ToolCall
 from kidrails_guard.proxy.events import End, Event, Finish, Tools, Words
 from kidrails_guard.proxy.intake import Prepared
-from kidrails_guard.proxy.jsontext import json_with_words, judge_json
+from kidrails_guard.proxy.jsontext import judge_json
+from kidrails_guard.proxy.jsonwords import json_with_words
 from kidrails_guard.proxy.seams import Tenant
 from kidrails_guard.proxy.sittings import NO_SITTING, Sitting
 from kidrails_guard.streaming import Judged, Release, ReleaseWindow, judge_reply

@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 
-import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import planted_guard
 
 from kidrails_guard.errors import UpstreamError
-from kidrails_guard.proxy.jsontext import checked_text, json_with_words, judge_json
+from kidrails_guard.proxy.jsontext import checked_text, judge_json
 from kidrails_guard.proxy.sse import EventReader, write_event
 from kidrails_guard.types import NO_TURNS, AgeBand
 
@@ -99,56 +98,3 @@ async def test_masking_changes_nothing_but_the_masked(value) -> None:
     judged = await judge_json(planted_guard(), raw, NO_TURNS, band=AgeBand.EARLY, strict=False)
     found = json.loads(judged.text)
     assert found == {"x": [value, "call [phone number] now"], "[phone number]": value}
-
-
-WORDS = "That is for grown-ups, so I leave it out. Ask your mum or dad."
-STRING = {"type": "string"}
-SCHEMAS = [
-    {"type": "object", "properties": {"a": STRING}, "required": ["a"]},
-    {"type": "object", "properties": {"a": STRING}},
-    {"type": "array", "items": STRING},
-    {"type": "array", "items": {"type": "object", "properties": {"b": STRING}, "required": ["b"]}},
-    {"$defs": {"s": STRING}, "type": "object", "properties": {"a": {"$ref": "#/$defs/s"}}},
-    {"type": ["string", "null"]},
-    {
-        "type": "object",
-        "properties": {
-            "n": {"type": "number", "exclusiveMinimum": 4, "maximum": 9},
-            "k": {"const": "x"},
-            "deep": {"type": "object", "properties": {"t": STRING}, "required": ["t"]},
-            "short": {"type": "string", "maxLength": 3},
-            "long": {"type": "string", "minLength": 2},
-            "flag": {"type": "boolean"},
-            "none": {"type": "null"},
-        },
-        "required": ["n", "k", "short", "deep", "long", "flag", "none"],
-    },
-    {"anyOf": [{"type": "integer"}, STRING]},
-]
-
-
-@pytest.mark.parametrize("schema", SCHEMAS[:-1])
-def test_kind_words_hold_to_the_schema(schema) -> None:
-    text = json_with_words(schema, WORDS)
-    assert text is not None
-    jsonschema.validate(json.loads(text), schema)
-    assert WORDS in text
-
-
-@pytest.mark.parametrize(
-    "schema",
-    [
-        {"type": "integer"},
-        {"type": "string", "pattern": "^[0-9]+$"},
-        {"type": "string", "format": "date"},
-        {"allOf": [STRING]},
-        {"$ref": "#/nowhere"},
-        {"$ref": "http://evil.test/x"},
-        {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]},
-        {"type": "mystery"},
-        {"type": "object", "properties": {"n": {"type": "integer", "minimum": 5, "maximum": 4}},
-         "required": ["n"]},
-    ],
-)  # fmt: skip
-def test_where_no_value_can_hold_them_there_is_none(schema) -> None:
-    assert json_with_words(schema, WORDS) is None
