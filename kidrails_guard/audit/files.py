@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import hmac
@@ -27,15 +28,20 @@ class AuditError(UsageError):
     """An audit folder cannot be read or does not hold what it must."""
 
 
-def audit_key(folder: Path) -> bytes:
-    """Return the folder's key, made on first use, readable by its owner only.
+def audit_key(folder: Path, *, make: bool = False) -> bytes:
+    """Return the folder's key.
+
+    Args:
+        folder: the audit folder.
+        make: make a key, readable by its owner only, where nothing has been written with one yet.
 
     Raises:
-        AuditError: what is there is no key.
+        AuditError: there is no key, or what is there is none.
     """
     path = folder / "key"
-    folder.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
+    if make:
+        folder.mkdir(parents=True, exist_ok=True)
+    if make and not path.exists() and not writers(folder):
         # Written aside and linked into place: two starters agree on one key, and a kill leaves
         # either no key or a whole one.
         aside = folder / f".key.{os.getpid()}.{secrets.token_hex(4)}"
@@ -49,6 +55,12 @@ def audit_key(folder: Path) -> bytes:
         aside.unlink()
     try:
         key = bytes.fromhex(path.read_text(encoding="ascii").strip())
+    except FileNotFoundError:
+        # A new one would vouch for nothing that stands there, and call all of it forged.
+        raise AuditError(
+            f"{path}: missing; put the kept copy of the key back, or move the folder away to "
+            "start a new log"
+        ) from None
     except (OSError, ValueError) as error:
         raise AuditError(
             f"{path}: not a readable audit key ({type(error).__name__}); it must hold 64 "
@@ -110,13 +122,18 @@ def last_line(path: Path) -> dict[str, Any] | None:
     """Return a log file's last line, or None where it has none.
 
     Raises:
-        AuditError: it is not JSON.
+        AuditError: it is no line of the log.
     """
     lines = path.read_bytes().splitlines()
     try:
-        return dict(json.loads(lines[-1])) if lines else None
-    except ValueError:
-        raise AuditError(f"{path}: its last line is not JSON; run: kidrails audit verify") from None
+        if not lines:
+            return None
+        values = json.loads(lines[-1])
+        return {**values, "seq": int(values["seq"]), "hash": str(values["hash"])}
+    except (ValueError, TypeError, KeyError):
+        raise AuditError(
+            f"{path}: its last line is none of this log; run: kidrails audit verify"
+        ) from None
 
 
 def cut_half_line(path: Path) -> None:
@@ -136,11 +153,16 @@ def write_whole(descriptor: int, line: str) -> None:
     try:
         written = os.write(descriptor, data)
         if written != len(data):
-            raise OSError(28, "No space left on device")
+            raise OSError(errno.ENOSPC, "No space left on device")
     except OSError:
         with contextlib.suppress(OSError):
             os.ftruncate(descriptor, before)
         raise
+
+
+def lock_path(folder: Path, writer: int) -> Path:
+    """Return the file that a writer holds locked while it lives."""
+    return folder / f"writer.{writer}.lock"
 
 
 def claim_writer(folder: Path) -> tuple[int, int]:
@@ -150,7 +172,7 @@ def claim_writer(folder: Path) -> tuple[int, int]:
         AuditError: all are held.
     """
     for writer in range(_MOST_WRITERS):
-        descriptor = os.open(folder / f"writer.{writer}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(lock_path(folder, writer), os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -160,6 +182,20 @@ def claim_writer(folder: Path) -> tuple[int, int]:
     raise AuditError(
         f"{folder}: {_MOST_WRITERS} writers hold it already; use a folder for each service"
     )
+
+
+def check_in_place(descriptor: int, path: Path) -> None:
+    """Raise where an open file is no longer the one at its path.
+
+    Who writes on into a file that was deleted, or moved with its folder, gets no error from it.
+
+    Raises:
+        OSError: the file is gone, or another one stands there.
+    """
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        if os.path.samestat(os.fstat(descriptor), path.stat()):
+            return
+    raise FileNotFoundError(errno.ENOENT, f"{path.name} was deleted or moved away", str(path))
 
 
 @contextlib.contextmanager

@@ -41,7 +41,9 @@ def note_inbox(
     request_id: str = "",
     now: float | None = None,
 ) -> None:
-    """Put an entry into the grown-ups' inbox.
+    """Put an entry into the grown-ups' inbox of a folder that is there.
+
+    The folder is not made: in the place of one that was moved away, it would look like a log.
 
     Raises:
         OSError: it cannot be written.
@@ -49,7 +51,6 @@ def note_inbox(
     entry = InboxEntry(
         utc(time.time() if now is None else now), kind, band, hazard, tenant, request_id
     )
-    folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / _LOCK, wait=True):
         descriptor = os.open(folder / _FILE, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:

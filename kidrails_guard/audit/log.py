@@ -5,38 +5,32 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import time
 from collections.abc import Callable
-from datetime import date, timedelta
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from kidrails_guard.audit.days import Days, since_boot
 from kidrails_guard.audit.files import (
-    START,
     AuditError,
     audit_key,
     canonical,
-    chain_files,
+    check_in_place,
     claim_writer,
-    cut_half_line,
     keyed_digest,
-    last_line,
-    locked,
-    read_seal,
+    lock_path,
     sealed,
-    utc,
-    write_anchor,
     write_whole,
-    writers,
 )
-from kidrails_guard.audit.inbox import InboxKind, note_inbox, trim_inbox
+from kidrails_guard.audit.inbox import InboxKind, note_inbox
+from kidrails_guard.audit.lines import line_values
+from kidrails_guard.audit.resuming import resume
+from kidrails_guard.audit.retention import enforce_retention
 from kidrails_guard.audit.texts import text_cipher
 from kidrails_guard.proxy.seams import AuditEvent, AuditFailed
 
 _log: Final = logging.getLogger("kidrails.audit")
-_MODEL: Final = re.compile(r"[\w./:@+-]{1,80}")
+_MOST_DAYS: Final = 100_000
 _FAILED_NOTE_S: Final = 3600.0
 """Failed checks of one tenant are noted in the inbox at most once in so long."""
 
@@ -59,7 +53,7 @@ class AuditLog:
         elapsed: seconds that only grow (for tests).
 
     Raises:
-        AuditError: the folder cannot be written, or its key is broken.
+        AuditError: the folder cannot be written, or its key is broken or missing.
     """
 
     def __init__(
@@ -73,10 +67,12 @@ class AuditLog:
         clock: Callable[[], float] = time.time,
         elapsed: Callable[[], float] = since_boot,
     ) -> None:
-        if retention_days < 1 or (text_retention_days is not None and text_retention_days < 1):
-            raise AuditError(
-                f"retention of {retention_days}/{text_retention_days} days: at least 1 is accepted"
-            )
+        for option, days in (
+            ("--audit-days", retention_days),
+            ("--audit-text-days", text_retention_days),
+        ):
+            if days is not None and not 1 <= days <= _MOST_DAYS:
+                raise AuditError(f"{option}: {days}; at least 1 and at most {_MOST_DAYS} days")
         self.folder, self.retention_days = folder, retention_days
         self.text_retention_days, self.on_failure = text_retention_days, on_failure
         self._on_lost, self._elapsed = on_lost, elapsed
@@ -84,11 +80,13 @@ class AuditLog:
         self._failed_noted: dict[str, float] = {}
         self._failing = False
         try:
-            self.key = audit_key(folder)
+            self.key = audit_key(folder, make=True)
             self._writer, lock = claim_writer(folder)
             self._lock: int | None = lock
-            self._head = os.open(folder / f"head.{self._writer}", os.O_WRONLY | os.O_CREAT, 0o600)
-            self._last, self._seq, self._prev = self._resume()
+            self._head = self._open_head()
+            self._last, self._seq, self._prev = resume(folder, self.key, self._writer)
+            if not os.fstat(self._head).st_size:
+                self._seal()  # from here on, an empty one was emptied by somebody
         except OSError as error:
             raise AuditError(
                 f"{folder}: the audit log cannot be written there ({error.strerror}); choose "
@@ -113,7 +111,7 @@ class AuditLog:
             if self.on_failure == "refuse":
                 raise AuditFailed(
                     f"{self.folder}: the audit log cannot be written ({error.strerror}); free "
-                    "space there, or start with --audit-on-failure continue"
+                    "space there or put the folder back, or start with --audit-on-failure continue"
                 ) from None
             self._lost("an event", error)
         else:
@@ -133,53 +131,49 @@ class AuditLog:
             os.close(self._head)
             self._lock = None
 
-    def hashed_session(self, session: str) -> str:
-        """Return the keyed hash that stands for a session header, or empty for none."""
-        return keyed_digest(self.key, "session", session)[:16] if session else ""
+    @property
+    def _head_path(self) -> Path:
+        return self.folder / f"head.{self._writer}"
 
     def _append(self, event: AuditEvent) -> None:
-        values = {**self._values(event), "seq": self._seq + 1, "prev": self._prev}
+        self._check_in_place()
+        values = {**line_values(event, self.key), "seq": self._seq + 1, "prev": self._prev}
         values["hash"] = keyed_digest(self.key, "chain", canonical(values))
         write_whole(self._open(), canonical(values) + "\n")
         self._seq, self._prev = values["seq"], values["hash"]
+        self._seal()
+
+    def _open_head(self) -> int:
+        return os.open(self._head_path, os.O_WRONLY | os.O_CREAT, 0o600)
+
+    def _seal(self) -> None:
         # Always the same length, so that it is replaced in place, on a full disk too.
         seal = sealed(self.key, "head", self._writer, self._seq, self._prev)
         os.pwrite(self._head, seal.encode("ascii"), 0)
 
-    def _values(self, event: AuditEvent) -> dict[str, Any]:
-        verdict = event.verdict
-        return {
-            "time": utc(event.time),
-            "request_id": event.request_id,
-            "tenant": event.tenant,
-            "session": self.hashed_session(event.session),
-            "band": str(event.band),
-            "stage": str(verdict.stage),
-            "action": verdict.action.label,
-            "hazard": str(verdict.hazard),
-            "severity": verdict.severity.label,
-            "case": verdict.case,
-            "findings": [
-                {
-                    "check": f.check,
-                    "hazard": str(f.hazard),
-                    "severity": f.severity.label,
-                    "score": round(f.score, 4),
-                    "case": f.case,
-                    "note": f.note,
-                }
-                for f in verdict.findings
-            ],
-            "failed": list(verdict.failed),
-            "text_hash": keyed_digest(self.key, "text", event.text)[:32],
-            "length": len(event.text),
-            "withheld_characters": event.withheld_characters,
-            "policy": event.policy_digest,
-            "model": event.model if _MODEL.fullmatch(event.model) else "other",
-            "elapsed_ms": round(verdict.elapsed_ms, 3),
-            "streamed": event.streamed,
-            "note": event.note,
-        }
+    def _check_in_place(self) -> None:
+        """Raise where an event would vanish, since the open files are not those of the folder.
+
+        A folder that is put back goes on; of a file alone that was deleted, a new one is made for
+        the next event, and `verify` names what is missing.
+
+        Raises:
+            OSError: the folder or a file in it was deleted or moved.
+        """
+        if self._lock is not None:
+            check_in_place(self._lock, lock_path(self.folder, self._writer))
+        try:
+            check_in_place(self._head, self._head_path)
+        except FileNotFoundError:
+            gone, self._head = self._head, self._open_head()
+            os.close(gone)
+            raise
+        if self._file is not None and self._last is not None:
+            try:
+                check_in_place(self._file, self._last)
+            except FileNotFoundError:
+                self._close_file()
+                raise
 
     def _note(self, event: AuditEvent) -> None:
         verdict = event.verdict
@@ -265,69 +259,16 @@ class AuditLog:
 
     def _tend(self) -> None:
         try:
-            self.enforce_retention(self._days.today())
+            gone = enforce_retention(
+                self.folder,
+                self.key,
+                self._days.today(),
+                days=self.retention_days,
+                text_days=self.text_retention_days,
+            )
+            if self._last in gone:
+                self._close_file()
+                self._last = None
         except (OSError, AuditError) as error:
             # Kept too long is better than not recorded; the next hour tries again.
             _log.error("%s: nothing could be deleted (%s)", self.folder, error)
-
-    def enforce_retention(self, today: date) -> list[Path]:
-        """Delete what is older than the retention allows; return the deleted files.
-
-        Where the log begins after that is kept in ``anchor.<writer>``, so that the rest verifies.
-        Only the beginning of a chain is deleted, never its middle.
-        """
-        gone: list[Path] = []
-        oldest = (today - timedelta(days=self.retention_days)).isoformat()
-        with locked(self.folder / "retention.lock", wait=False) as mine:
-            if not mine:  # another worker is at it
-                return gone
-            for writer in writers(self.folder):
-                gone += self._trim_chain(writer, oldest, today.isoformat())
-            days = self.text_retention_days or self.retention_days
-            oldest_text = (today - timedelta(days=days)).isoformat()
-            for path in self.folder.glob("texts-*.jsonl"):
-                if path.name[6:16] < oldest_text:
-                    path.unlink(missing_ok=True)
-                    gone.append(path)
-            trim_inbox(self.folder, oldest=oldest)
-        if self._last in gone:
-            self._last = None
-        return gone
-
-    def _trim_chain(self, writer: int, oldest: str, today: str) -> list[Path]:
-        gone = []
-        for path, day in plausible_days(chain_files(self.folder, writer), today=today):
-            if day >= oldest:
-                break
-            last = last_line(path)
-            if last is not None:
-                write_anchor(self.folder, self.key, writer, int(last["seq"]), str(last["hash"]))
-            path.unlink(missing_ok=True)
-            gone.append(path)
-        return gone
-
-    def _resume(self) -> tuple[Path | None, int, str]:
-        """Return this writer's last file, number and hash; cut a half last line off."""
-        for path, _ in reversed(chain_files(self.folder, self._writer)):
-            cut_half_line(path)
-            last = last_line(path)
-            if last is not None:
-                return path, int(last["seq"]), str(last["hash"])
-        return None, *(read_seal(self.folder, self.key, "anchor", self._writer) or (0, START))
-
-
-def plausible_days(files: list[tuple[Path, str]], *, today: str) -> list[tuple[Path, str]]:
-    """Return a chain's files with days that never go back.
-
-    A clock that was wrong leaves files with days that cannot be: one in the future is taken to be
-    as old as the file after it, one before its forerunner as old as that.
-    """
-    later, known = today, []
-    for path, day in reversed(files):
-        later = day if day <= today else later
-        known.append((path, later))
-    found, before = [], ""
-    for path, day in reversed(known):
-        before = max(before, day)
-        found.append((path, before))
-    return found

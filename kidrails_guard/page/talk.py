@@ -156,6 +156,7 @@ class ChildPage:
     def tell(self) -> None:
         """Put a note into the grown-up's inbox."""
         try:
+            self.audit.mkdir(parents=True, exist_ok=True)
             note_inbox(self.audit, "tell_a_grown_up", band=str(self.band), tenant="page")
         except OSError as error:
             # The child is sent to a grown-up all the same.

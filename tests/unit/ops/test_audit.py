@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from audited import DAY, NOON, Clocks, event, write
 
 from kidrails_guard.audit import (
     AuditError,
@@ -22,45 +23,9 @@ from kidrails_guard.audit import (
     verify,
 )
 from kidrails_guard.audit.days import SETTLED_S, Days
-from kidrails_guard.audit.log import plausible_days
+from kidrails_guard.audit.retention import plausible_days
 from kidrails_guard.proxy.seams import AuditEvent, AuditFailed
-from kidrails_guard.types import Action, AgeBand, Finding, Hazard, Severity, Stage, Verdict
-
-DAY = 86_400.0
-NOON = 1_790_000_000.0
-
-
-def event(number: int = 0, *, at: float = NOON, action: Action = Action.ALLOW, text: str = "hi"):
-    finding = Finding("lexicon", Hazard.DISTRESS, Severity.MILD, note="rule-7")
-    verdict = Verdict(action, (finding,), (), Stage.INPUT, 1.5, Hazard.DISTRESS, Severity.MILD)
-    return AuditEvent(
-        f"r{number}", "class-4", "child-1", AgeBand.MIDDLE, verdict, text, "d" * 64, "m", time=at
-    )
-
-
-class Clocks:
-    """The wall's clock, which may jump, and the time since boot, which does not."""
-
-    def __init__(self, now: float = NOON) -> None:
-        self.now, self.since_boot = now, 5_000.0
-
-    def pass_by(self, seconds: float) -> None:
-        self.now += seconds
-        self.since_boot += seconds
-
-    def options(self) -> dict:
-        return {"clock": lambda: self.now, "elapsed": lambda: self.since_boot}
-
-
-async def write(folder: Path, *events: AuditEvent, **options) -> AuditLog:
-    """Record events; each is written when it says."""
-    clocks = Clocks(events[0].time if events else NOON)
-    log = AuditLog(folder, **clocks.options(), **options)
-    for one in events:
-        clocks.pass_by(one.time - clocks.now)
-        await log.record(one)
-    await log.close()
-    return log
+from kidrails_guard.types import Action, Verdict
 
 
 async def test_a_log_verifies_and_reads_back_without_words(tmp_path: Path) -> None:
@@ -78,49 +43,6 @@ async def test_a_log_verifies_and_reads_back_without_words(tmp_path: Path) -> No
     assert all(not p.stat().st_mode & 0o077 for p, _, _ in log_files(tmp_path))
 
 
-@pytest.mark.parametrize(
-    ("damage", "said"),
-    [
-        (lambda lines: [*lines[:3], *lines[4:]], "removed or reordered"),
-        (lambda lines: [lines[1], lines[0], *lines[2:]], "removed or reordered"),
-        (lambda lines: [lines[0].replace(b'"allow"', b'"refuse"'), *lines[1:]], "changed"),
-        (lambda lines: [*lines[:-1]], "end of the log was removed"),
-        (lambda lines: [], "end of the log was removed"),
-        (lambda lines: [lines[0], b"{}\n", *lines[1:]], "not a line"),
-        (lambda lines: [*lines, lines[-1]], "removed or reordered"),
-    ],
-)
-async def test_every_kind_of_damage_is_named(tmp_path: Path, damage, said: str) -> None:
-    await write(tmp_path, *(event(i) for i in range(8)))
-    path = log_files(tmp_path)[0][0]
-    path.write_bytes(b"".join(damage(path.read_bytes().splitlines(keepends=True))))
-    assert any(said in problem for problem in verify(tmp_path).problems)
-
-
-@pytest.mark.parametrize("seal", ["head", "anchor"])
-async def test_a_removed_end_or_beginning_cannot_be_covered_up_without_the_key(
-    tmp_path: Path, seal: str
-) -> None:
-    await write(tmp_path, *(event(i) for i in range(8)))
-    path = log_files(tmp_path)[0][0]
-    lines = path.read_bytes().splitlines(keepends=True)
-    kept = lines[:-2] if seal == "head" else lines[2:]
-    path.write_bytes(b"".join(kept))
-    last = json.loads(lines[5] if seal == "head" else lines[1])
-    (tmp_path / f"{seal}.0").write_text(f"{last['seq']:020d} {last['hash']} {'0' * 64}\n")
-    assert f"{seal}.0: changed after it was written" in verify(tmp_path).problems
-
-
-async def test_a_head_or_a_whole_chain_that_is_gone_is_missed(tmp_path: Path) -> None:
-    await write(tmp_path, event(0))
-    (tmp_path / "head.0").unlink()
-    assert "head.0: missing" in verify(tmp_path).problems[0]
-    await write(tmp_path, event(1))
-    assert verify(tmp_path).problems == ()
-    log_files(tmp_path)[0][0].unlink()
-    assert "end of the log was removed" in verify(tmp_path).problems[0]
-
-
 async def test_a_log_that_is_being_written_verifies(tmp_path: Path, monkeypatch) -> None:
     log = await write(tmp_path, event(0))
     head = (tmp_path / "head.0").read_bytes()
@@ -132,14 +54,6 @@ async def test_a_log_that_is_being_written_verifies(tmp_path: Path, monkeypatch)
         stream.write(b'{"half')
     assert verify(tmp_path).problems == ()
     assert log.on_failure == "refuse"
-
-
-async def test_an_outsider_without_the_key_cannot_make_a_line(tmp_path: Path) -> None:
-    await write(tmp_path / "a", event(0))
-    await write(tmp_path / "b", event(0))
-    source, target = (log_files(tmp_path / n)[0][0] for n in "ab")
-    target.write_bytes(source.read_bytes())
-    assert verify(tmp_path / "b").problems
 
 
 async def test_retention_deletes_days_and_the_rest_still_verifies(tmp_path: Path) -> None:
@@ -225,6 +139,9 @@ async def test_texts_are_encrypted_and_forgotten_sooner(tmp_path: Path) -> None:
     assert len(texts) == 2
     assert all(b"grown-ups" not in path.read_bytes() for path in texts)
     assert len(log_files(tmp_path)) == 4
+    await write(tmp_path, event(4, at=NOON + 3 * DAY), retention_days=30)
+    assert list(tmp_path.glob("texts-*.jsonl")) == []  # switched off: kept no longer
+    assert verify(tmp_path).problems == ()
 
 
 @pytest.mark.parametrize("jumps", [(400, -400), (-400, 400), (5, -5, 5), (-20_000,), (30_000,)])
@@ -301,16 +218,6 @@ async def test_two_writers_at_once_keep_chains_of_their_own(tmp_path: Path) -> N
     assert verify(tmp_path).problems == ()
 
 
-async def test_a_half_line_from_a_kill_is_cut_off(tmp_path: Path) -> None:
-    await write(tmp_path, event(0), event(1))
-    path = log_files(tmp_path)[0][0]
-    with path.open("ab") as stream:
-        stream.write(b'{"action":"all')
-    await write(tmp_path, event(2))
-    assert verify(tmp_path).problems == ()
-    assert verify(tmp_path).lines == 3
-
-
 @pytest.mark.parametrize("on_failure", ["refuse", "continue"])
 async def test_a_full_disk_leaves_no_half_line_and_is_told_later(
     tmp_path: Path, monkeypatch, on_failure
@@ -384,8 +291,11 @@ async def test_crisis_and_failed_checks_reach_the_inbox(tmp_path: Path) -> None:
 
 
 def test_bad_folders_and_keys_are_clear_errors(tmp_path: Path) -> None:
-    with pytest.raises(AuditError, match="at least 1"):
-        AuditLog(tmp_path, retention_days=0)
+    for days in (0, 999_999):
+        with pytest.raises(AuditError, match=r"--audit-days: .* at least 1 and at most"):
+            AuditLog(tmp_path, retention_days=days)
+        with pytest.raises(AuditError, match="--audit-text-days"):
+            AuditLog(tmp_path, text_retention_days=days)
     for broken in ("not hex", "abcd", ""):
         (tmp_path / "key").write_text(broken)
         with pytest.raises(AuditError, match="64 hexadecimal"):

@@ -253,6 +253,7 @@ def test_the_page_is_drawn_anew_when_the_record_or_the_day_changes(tmp_path: Pat
     )
     stamps = [page.stamp(), page.stamp()]
     assert stamps[0] == stamps[1]
+    (tmp_path / "audit").mkdir()
     note_inbox(tmp_path / "audit", "tell_a_grown_up")
     stamps.append(page.stamp())
     assert "Tell a grown-up" in page.inbox()
