@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from kidrails_guard.proxy.fields import read_options
+from kidrails_guard.proxy.jsontext import clean_json
 from kidrails_guard.proxy.problems import Problem, bad_field
 from kidrails_guard.proxy.seams import Route
 from kidrails_guard.types import Role
@@ -277,7 +278,10 @@ def read_tools(value: Any) -> tuple[Tool, ...]:
         strict = function.get("strict")
         tools.append(
             Tool(
-                name, clean_surrogates(description), parameters, strict if strict is True else None
+                name,
+                clean_surrogates(description),
+                clean_json(parameters),
+                strict if strict is True else None,
             )
         )
     return tuple(tools)
@@ -318,7 +322,7 @@ def read_format(value: Any, param: str) -> Format | None:
         schema = inner.get("schema") if isinstance(inner, dict) else None
         name = inner.get("name", "reply") if isinstance(inner, dict) else None
         if isinstance(schema, dict) and isinstance(name, str) and _NAME.fullmatch(name):
-            return Format(schema, name, True if inner.get("strict") is True else None)
+            return Format(clean_json(schema), name, True if inner.get("strict") is True else None)
         raise bad_field(param, "json_schema must have a name and a schema")
     raise bad_field(f"{param}.type", "must be text, json_object or json_schema")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import deque
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeGuard
@@ -14,6 +13,7 @@ from kidrails_guard.proxy.events import End, Event, Finish, Tools, Words
 from kidrails_guard.proxy.intake import Prepared
 from kidrails_guard.proxy.jsontext import judge_json
 from kidrails_guard.proxy.jsonwords import json_with_words
+from kidrails_guard.proxy.logprobs import Logprobs
 from kidrails_guard.proxy.seams import Tenant
 from kidrails_guard.proxy.sittings import NO_SITTING, Sitting
 from kidrails_guard.streaming import Judged, Release, ReleaseWindow, judge_reply
@@ -89,6 +89,10 @@ class _ToolParts:
     name: str = ""
     arguments: list[str] = field(default_factory=list)
 
+    @property
+    def said(self) -> str:
+        return _joined(self.arguments)
+
 
 class Choice:
     """Collects one reply, and gives events for what has passed.
@@ -113,8 +117,7 @@ class Choice:
         self._raw: list[str] = []
         self._refusal: list[str] = []
         self._tools: dict[int, _ToolParts] = {}
-        self._tokens: deque[tuple[int, dict[str, Any]]] = deque()
-        self._size = 0
+        self._logprobs = Logprobs() if context.call.logprobs else None
         self.verdict = Verdict(Action.ALLOW, stage=Stage.OUTPUT)
         self.withheld = self.deltas = 0
         self.shown = self.ended = False
@@ -123,8 +126,8 @@ class Choice:
     @property
     def text(self) -> str:
         """Everything that came, as it came; for the audit's hash."""
-        arguments = [part for tool in self._tools.values() for part in tool.arguments]
-        return "".join([*self._raw, *self._refusal, *arguments])
+        arguments = [tool.said for tool in self._tools.values()]
+        return "".join([_joined(self._raw), _joined(self._refusal), *arguments])
 
     def take(self, delta: Any, finish: Any, logprobs: Any) -> None:
         """Take a part of the reply (a stream's ``delta``, or a whole ``message``)."""
@@ -136,41 +139,20 @@ class Choice:
                 self._take_text(text, logprobs)
             refusal = delta.get("refusal")
             if isinstance(refusal, str):
-                self._refusal.append(clean_surrogates(refusal))
+                self._refusal.append(refusal)
             self._take_tools(delta)
-        if finish is not None:
+        if finish:  # some servers write "" until the reply has ended
             self.finish = _FINISH.get(finish, "stop") if isinstance(finish, str) else "stop"
             self.window.finish()
 
     def _take_text(self, text: str, logprobs: Any) -> None:
         self.deltas += 1
         self._raw.append(text)
-        if self._context.call.format is not None:
+        if self._held_whole:
             return
-        if self._context.call.logprobs:
-            self._take_tokens(text, logprobs)
-        self._size += len(text)
+        if self._logprobs is not None:
+            self._logprobs.take(text, logprobs)
         self.window.feed(text)
-
-    def _take_tokens(self, text: str, logprobs: Any) -> None:
-        """Keep log probabilities of tokens that say exactly the text, without alternatives."""
-        entries = logprobs.get("content") if isinstance(logprobs, dict) else None
-        tokens: list[tuple[int, dict[str, Any]]] = []
-        end = self._size
-        for entry in entries if isinstance(entries, list) else []:
-            token = entry.get("token") if isinstance(entry, dict) else None
-            number = entry.get("logprob") if isinstance(entry, dict) else None
-            if not isinstance(token, str) or not isinstance(number, int | float):
-                return
-            end += len(token)
-            said = {
-                "token": token,
-                "logprob": number,
-                "bytes": list(token.encode("utf-8", "replace")),
-            }
-            tokens.append((end, {**said, "top_logprobs": []}))
-        if "".join(str(entry["token"]) for _, entry in tokens) == text:
-            self._tokens.extend(tokens)
 
     def _take_tools(self, delta: dict[str, Any]) -> None:
         calls = delta.get("tool_calls")
@@ -187,15 +169,13 @@ class Choice:
             if isinstance(function.get("name"), str):
                 parts.name = parts.name or function["name"]
             if isinstance(function.get("arguments"), str):
-                parts.arguments.append(clean_surrogates(function["arguments"]))
+                parts.arguments.append(function["arguments"])
 
     def released(self, release: Release) -> Words:
         """Return the event for text that the window let go."""
-        tokens = []
-        while self._tokens and self._tokens[0][0] <= release.through:
-            tokens.append(self._tokens.popleft()[1])
         self.shown = self.shown or bool(release.text)
-        return Words(self.index, release.text, () if release.masked else tuple(tokens))
+        tokens = () if self._logprobs is None else self._logprobs.release(release)
+        return Words(self.index, release.text, tokens)
 
     def stop(self) -> list[Event]:
         """Return the events that end a reply of which something was held back."""
@@ -226,7 +206,7 @@ class Choice:
         events: list[Event] = []
         self.verdict = self.verdict.merge(self.window.verdict)
         if self._held_whole and self._raw:
-            judged = await self._judge_json("".join(self._raw))
+            judged = await self._judge_json(_joined(self._raw))
             if judged.verdict.action.answers:
                 self.withheld = len(self.text)
                 return self.stop()
@@ -235,7 +215,7 @@ class Choice:
             context = self._context
             judged = await judge_reply(
                 context.tenant.guard,
-                "".join(self._refusal),
+                _joined(self._refusal),
                 context.prepared.conversation,
                 band=context.band,
                 strict=context.strict,
@@ -243,17 +223,16 @@ class Choice:
             )
             self.verdict = self.verdict.merge(judged.verdict)
             if judged.verdict.action.answers:
-                self.withheld = len("".join(self._refusal))
+                self.withheld = len(_joined(self._refusal))
                 return self.stop()
             events.append(Words(self.index, judged.text))
         self.shown = self.shown or any(isinstance(e, Words) and e.text for e in events)
         calls = await self._checked_tools()
         if self.verdict.action.answers:
-            self.withheld = sum(len(p) for t in self._tools.values() for p in t.arguments)
+            self.withheld = sum(len(tool.said) for tool in self._tools.values())
             return [*events, *self.stop()]
         reason = self.finish or "stop"
         if calls:
-            events.append(Tools(self.index, calls))
             reason = "tool_calls"
         elif reason == "tool_calls":
             reason = "stop"
@@ -263,6 +242,8 @@ class Choice:
             return [*events, *self._end_with(self._context.kind_words(held), reason)]
         if self.shown and (tail := self._context.tail()):
             events.append(Words(self.index, tail, kind=True))
+        if calls:  # the text ends before them: some routes write them as an item of their own
+            events.append(Tools(self.index, calls))
         self.ended = True
         return [*events, End(self.index, reason)]
 
@@ -285,13 +266,18 @@ class Choice:
         for index, parts in sorted(self._tools.items()):
             if parts.name not in offered:
                 continue  # a name that nobody offered is a text that nobody checked
-            judged = await self._judge_json("".join(parts.arguments))
+            judged = await self._judge_json(parts.said)
             if judged.verdict.action.answers:
                 return ()
             whole_id = _IDENTIFIER.fullmatch(parts.id)
             call_id = parts.id if whole_id else f"call_{self._context.request_id}_{index}"
             calls.append(ToolCall(call_id, parts.name, judged.text))
         return tuple(calls)
+
+
+def _joined(parts: list[str]) -> str:
+    """Return parts as one text; a character may have been cut between two of them."""
+    return clean_surrogates("".join(parts))
 
 
 def is_index(value: Any, count: int) -> TypeGuard[int]:

@@ -187,19 +187,21 @@ class Exchange:
         service.meter.streams(1)
         note: Note = ""
         data = b""  # what leaves with the next words, or with the end
+        open_choices = {choice.index: choice for choice in reply.choices}
         try:
             yield writer.begin()
             async for event in reply:
                 data += writer.write(event)
+                if isinstance(event, End):
+                    open_choices.pop(event.choice, None)
                 if data and not isinstance(event, End | Usage):
                     yield data
                     data = b""
             note = self._why(reply.error)
         except Exception as error:
             note = self._why(error)
-            for choice in reply.choices:
-                if not choice.ended:
-                    data += b"".join(map(writer.write, choice.interrupt()))
+            for choice in open_choices.values():
+                data += b"".join(map(writer.write, choice.interrupt()))
         finally:
             service.open_streams.discard(reply)
             service.meter.streams(-1)

@@ -59,6 +59,17 @@ def _strings(value: Any) -> list[str]:
     return found
 
 
+def clean_json(value: Any) -> Any:
+    """Return a JSON value whose keys and strings UTF-8 can hold, as `clean_surrogates` does."""
+    if isinstance(value, str):
+        return clean_surrogates(value)
+    if isinstance(value, dict):
+        return {clean_surrogates(key): clean_json(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [clean_json(inner) for inner in value]
+    return value
+
+
 def _rebuild(value: Any, strings: list[str]) -> Any:
     """Return the value with its keys and strings replaced, in the order of `_strings`."""
     if isinstance(value, str):
