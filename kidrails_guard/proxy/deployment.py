@@ -86,11 +86,12 @@ class Deployment(Records):
         """Load what every worker will load, so that an error is said once and at once.
 
         Raises:
-            KidRailsError: the policy, a check, the key file or the upstream is wrong.
+            KidRailsError: the policy, a check, the key file, the upstream or a webhook is wrong.
         """
         self.tenants(seams.NoMeter())
         make_upstream(self.settings)
         self.session_store()
+        self.notifiers()
         make_exporter()
 
     def cautions(self, workers: int) -> list[str]:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from kidrails_guard.errors import UsageError
 from kidrails_guard.proxy import seams
@@ -17,6 +17,9 @@ from kidrails_guard.proxy.intake import Prepared
 from kidrails_guard.proxy.problems import audit_unavailable
 from kidrails_guard.proxy.seams import AuditEvent, AuditFailed, AuditSink, Meter, Tenant
 from kidrails_guard.types import AgeBand, Verdict
+
+if TYPE_CHECKING:
+    from kidrails_guard.alerts import Notifier
 
 _log: Final = logging.getLogger("kidrails.proxy")
 _TEND_S: Final = 3600.0
@@ -85,6 +88,7 @@ class Records:
         Raises:
             UsageError: the folder cannot be written, or an alert cannot be sent that way.
         """
+        notifiers = self.notifiers()
         sink: AuditSink = seams.NoAudit()
         if self.audit is not None:
             from kidrails_guard.audit import AuditLog
@@ -96,42 +100,56 @@ class Records:
                 on_failure=self.audit_on_failure,
                 on_lost=lambda: meter.failure("audit"),
             )
-        if not self.webhooks and not self.emails:
+        if not notifiers:
             return sink
-        from kidrails_guard.alerts import AlertingSink, Email, Notifier, Webhook
+        from kidrails_guard.alerts import AlertingSink
 
-        allowed = frozenset(self.webhook_hosts)
-        notifiers: list[Notifier] = [Webhook(url, allow=allowed) for url in self.webhooks]
-        if self.emails:
-            if self.smtp is None:
-                raise UsageError(
-                    "--alert-email: set KIDRAILS_SMTP_HOST and KIDRAILS_SMTP_FROM (and, where "
-                    "needed, KIDRAILS_SMTP_PORT, _USER, _PASSWORD)"
-                )
-            smtp = self.smtp
-            notifiers.append(
-                Email(
-                    host=smtp.host,
-                    sender=smtp.sender,
-                    to=self.emails,
-                    port=smtp.port,
-                    user=smtp.user,
-                    password=smtp.password,
-                )
-            )
         return AlertingSink(
             sink,
             notifiers,
             with_text=self.alert_text,
             on_given_up=lambda alert: meter.failure("alert"),
+            folder=None if self.audit is None else Path(self.audit),
         )
+
+    def notifiers(self) -> list[Notifier]:
+        """Return the ways in which a grown-up is told.
+
+        Raises:
+            UsageError: an alert cannot be sent that way.
+        """
+        if not self.webhooks and not self.emails:
+            return []
+        from kidrails_guard.notifiers import Email, Webhook
+
+        allowed = frozenset(self.webhook_hosts)
+        hooks = [Webhook(url, allow=allowed) for url in self.webhooks]
+        for hook in hooks:
+            hook.check()
+        if not self.emails:
+            return [*hooks]
+        smtp = self.smtp
+        if smtp is None:
+            raise UsageError(
+                "--alert-email: set KIDRAILS_SMTP_HOST and KIDRAILS_SMTP_FROM (and, where "
+                "needed, KIDRAILS_SMTP_PORT, _USER, _PASSWORD)"
+            )
+        mail = Email(
+            host=smtp.host,
+            sender=smtp.sender,
+            to=self.emails,
+            port=smtp.port,
+            user=smtp.user,
+            password=smtp.password,
+        )
+        return [*hooks, mail]
 
 
 async def tend(audit: AuditSink) -> None:
-    """Let the audit forget in time, also where nobody asks anything; never ends."""
+    """Let the audit do what time brings, from the start and each hour; never ends."""
     while True:
-        await asyncio.sleep(_TEND_S)
         await audit.tend()
+        await asyncio.sleep(_TEND_S)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,139 @@
+"""The ways in which a grown-up is told of an alert: webhook and e-mail."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import smtplib
+import ssl
+from dataclasses import dataclass, field
+from email.message import EmailMessage
+from urllib.parse import urlsplit
+
+import httpx
+
+from kidrails_guard.addresses import UnknownHost, public_addresses
+from kidrails_guard.alerts import Alert
+from kidrails_guard.errors import UsageError
+
+_log = logging.getLogger(__name__)
+
+
+class Webhook:
+    """Posts alerts to a URL.
+
+    The host is looked up and judged for every alert, and the judged address is the one that is
+    called, so that a name cannot change its meaning in between. Redirects are not followed.
+
+    Args:
+        url: http or https.
+        allow: private hosts that the operator names, as a URL may write them.
+        transport: for tests.
+
+    Raises:
+        UsageError: the URL is not one that may be called.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        allow: frozenset[str] = frozenset(),
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise UsageError(
+                f"webhook: not a URL ({error}); e.g. https://example.org/alert"
+            ) from None
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username:
+            raise UsageError(
+                "webhook: needs an http(s) URL with a host and without user or password"
+            )
+        self._url, self._host, self._transport = url, parts.hostname, transport
+        self._allow = frozenset(host.lower().strip("[]") for host in allow)
+        self._port = port or (443 if parts.scheme == "https" else 80)
+
+    def check(self) -> None:
+        """Look the host up at start, so that not the first child in danger finds out.
+
+        Raises:
+            UsageError: it leads to an address that may not be called.
+        """
+        try:
+            public_addresses(self._host, self._port, allow=self._allow)
+        except UnknownHost as error:
+            # Names may come up later than this service; each alert looks again.
+            _log.warning("%s now; without it no alert can be sent there", error)
+
+    async def send(self, alert: Alert) -> None:
+        """Post one alert.
+
+        Raises:
+            UsageError: the host leads to an address that may not be called.
+            httpx.HTTPError: it did not answer with success.
+        """
+        loop = asyncio.get_running_loop()
+        addresses = await loop.run_in_executor(
+            None, lambda: public_addresses(self._host, self._port, allow=self._allow)
+        )
+        url = httpx.URL(self._url)
+        request_url = url.copy_with(host=addresses[0])
+        async with httpx.AsyncClient(
+            transport=self._transport, timeout=10.0, follow_redirects=False, trust_env=False
+        ) as client:
+            response = await client.post(
+                request_url,
+                json=alert.payload(),
+                headers={"host": url.netloc.decode("ascii"), "user-agent": "kidrails"},
+                extensions={"sni_hostname": self._host},
+            )
+            if not response.is_success:
+                raise httpx.HTTPStatusError(
+                    f"status {response.status_code}", request=response.request, response=response
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class Email:
+    """Sends alerts by SMTP.
+
+    Attributes:
+        host: the mail server.
+        port: its port.
+        sender: from whom.
+        to: to whom.
+        user: for authentication; None sends without.
+        password: likewise.
+        starttls: encrypt before authenticating.
+    """
+
+    host: str
+    sender: str
+    to: tuple[str, ...]
+    port: int = 587
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    starttls: bool = True
+
+    async def send(self, alert: Alert) -> None:
+        """Send one alert.
+
+        Raises:
+            OSError: the server was not reached or refused.
+        """
+        await asyncio.get_running_loop().run_in_executor(None, self._send, alert)
+
+    def _send(self, alert: Alert) -> None:
+        message = EmailMessage()
+        message["Subject"] = f"KidRails: a child needs a grown-up now ({alert.hazard})"
+        message["From"], message["To"] = self.sender, ", ".join(self.to)
+        message.set_content("\n".join(f"{k}: {v}" for k, v in alert.payload().items()) + "\n")
+        with smtplib.SMTP(self.host, self.port, timeout=15) as server:
+            if self.starttls:
+                server.starttls(context=ssl.create_default_context())
+            if self.user is not None:
+                server.login(self.user, self.password or "")
+            server.send_message(message)

@@ -1,0 +1,196 @@
+"""Webhooks and mails go to addresses that may be called, and to nobody who listens in."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import re
+import socketserver
+import ssl
+import threading
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from clients import Ledger
+
+from kidrails_guard.addresses import is_public, public_addresses
+from kidrails_guard.alerts import Alert
+from kidrails_guard.commands import serve
+from kidrails_guard.errors import UsageError
+from kidrails_guard.notifiers import Email, Webhook
+from kidrails_guard.proxy.deployment import Deployment
+from kidrails_guard.proxy.settings import Settings
+
+_parser = argparse.ArgumentParser()
+serve.add_arguments(_parser)
+OPTIONS = _parser._option_string_actions
+
+ALERT = Alert("2026-11-23T10:00:00+00:00", "home", "7-9", "self_harm", "r1")
+
+
+@pytest.mark.parametrize("url", ["http://10.0.0.7/x", "http://localhost:9/x", "http://[::1]:9/x"])
+def test_a_webhook_that_may_not_be_called_is_refused_at_start(url: str) -> None:
+    given = Deployment(Settings("http://u.test"), webhooks=(url,))
+    for start in (given.check, lambda: given.audit_sink(Ledger())):
+        with pytest.raises(UsageError, match="not a public address"):
+            start()
+
+
+def test_a_webhook_that_nobody_knows_yet_is_only_warned_of(caplog) -> None:
+    Webhook("http://no-such-host.invalid/x").check()
+    assert "'no-such-host.invalid' is not known now" in caplog.text
+
+
+@pytest.mark.parametrize("host", ["LocalHost", "localhost", "127.0.0.1", "[::1]", "::1"])
+def test_an_allowed_host_may_be_written_in_any_case(host: str) -> None:
+    url = f"http://{f'[{host}]' if host == '::1' else host}:9/x"
+    Webhook(url, allow=frozenset({host})).check()
+    with pytest.raises(UsageError, match=r"not a public address|is not known"):
+        Webhook(url.replace("localhost", "127.0.0.2"), allow=frozenset({"other"})).check()
+
+
+@pytest.mark.parametrize("url", ["http://h:99999999/x", "http://[::1/x", "http://h:port/x"])
+def test_a_webhook_that_is_no_url_is_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="webhook: not a URL"):
+        Webhook(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://example.org", "http://", "https://user:pw@example.org/x", "javascript:1"]
+)
+def test_odd_webhooks_are_refused_at_start(url: str) -> None:
+    with pytest.raises(UsageError, match="webhook"):
+        Webhook(url)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("127.0.0.1", "localhost", "10.0.0.7", "169.254.169.254", "0.0.0.0", "100.64.0.1"),
+        *("224.0.0.1", "255.255.255.255", "::1", "::", "fd00::1", "fe80::1", "fec0::1", "ff02::1"),
+        # An IPv4 address inside an IPv6 one, by every way of wrapping it
+        *("::ffff:127.0.0.1", "::10.0.0.1", "64:ff9b::a00:1", "64:ff9b:1::a00:1", "2002:7f00:1::"),
+        # Other ways of writing 127.0.0.1
+        *("2130706433", "0x7f000001", "127.1", "0177.0.0.1"),
+    ],
+)
+async def test_private_addresses_are_not_called(host: str) -> None:
+    called = []
+    transport = httpx.MockTransport(lambda request: called.append(request) or httpx.Response(200))
+    name = f"[{host}]" if ":" in host and not host.startswith("[") else host
+    hook = Webhook(f"http://{name}:9/alert", transport=transport)
+    with pytest.raises(UsageError, match=r"not a public address|not known") as caught:
+        await hook.send(ALERT)
+    assert called == []
+    for option in re.findall(r"--[\w-]+", str(caught.value)):
+        assert option in OPTIONS
+
+
+@pytest.mark.parametrize(
+    "address", ["8.8.8.8", "2001:4860:4860::8888", "64:ff9b::808:808", "::ffff:8.8.8.8"]
+)
+def test_public_addresses_are_public(address: str) -> None:
+    assert is_public(address)
+
+
+async def test_a_host_with_one_private_address_among_public_ones_is_not_called(monkeypatch) -> None:
+    found = [(2, 1, 6, "", (address, 80)) for address in ("8.8.8.8", "10.0.0.1")]
+    monkeypatch.setattr("socket.getaddrinfo", lambda *args, **more: found)
+    with pytest.raises(UsageError, match=r"leads to 10\.0\.0\.1"):
+        public_addresses("two-faced.test", 80)
+
+
+async def test_an_allowed_private_host_gets_the_alert_at_the_judged_address() -> None:
+    called: list[httpx.Request] = []
+    transport = httpx.MockTransport(lambda request: called.append(request) or httpx.Response(204))
+    hook = Webhook(
+        "http://localhost:9/alert?x=1", allow=frozenset({"localhost"}), transport=transport
+    )
+    await hook.send(ALERT)
+    assert called[0].url.host in {"127.0.0.1", "::1"}
+    assert called[0].headers["host"] == "localhost:9"
+    assert json.loads(called[0].content)["hazard"] == "self_harm"
+
+
+async def test_a_redirect_or_error_counts_as_not_arrived() -> None:
+    for status in (302, 500):
+        transport = httpx.MockTransport(
+            lambda request, status=status: httpx.Response(status, headers={"location": "http://10.0.0.1/"})
+        )  # fmt: skip
+        hook = Webhook("http://localhost:9/", allow=frozenset({"localhost"}), transport=transport)
+        with pytest.raises(httpx.HTTPStatusError):
+            await hook.send(ALERT)
+
+
+def test_an_unknown_host_is_named() -> None:
+    with pytest.raises(UsageError, match="not known"):
+        public_addresses("no-such-host.invalid", 80)
+
+
+@contextlib.contextmanager
+def mail_server() -> Iterator[tuple[int, list[str]]]:
+    """A small SMTP server that keeps what it is sent."""
+    mails: list[str] = []
+
+    class Session(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.wfile.write(b"220 test\r\n")
+            while line := self.rfile.readline():
+                word = line.split()[0].upper() if line.split() else b""
+                if word == b"DATA":
+                    self.wfile.write(b"354 go\r\n")
+                    body = []
+                    while (part := self.rfile.readline()) != b".\r\n":
+                        body.append(part.decode())
+                    mails.append("".join(body))
+                elif word == b"QUIT":
+                    self.wfile.write(b"221 bye\r\n")
+                    return
+                self.wfile.write(b"250 ok\r\n")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Session) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1], mails
+        server.shutdown()
+
+
+async def test_a_mail_server_without_a_certificate_that_holds_gets_nothing() -> None:
+    with mail_server() as (port, mails):
+        mail = Email("127.0.0.1", "guard@example.org", ("parent@example.org",), port=port)
+        with pytest.raises((OSError, ssl.SSLError)):
+            await mail.send(ALERT)
+    assert mails == []
+
+
+def test_starttls_checks_the_certificate(monkeypatch) -> None:
+    contexts = []
+
+    class Server:
+        def __init__(self, *args, **more) -> None: ...
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *args) -> None: ...
+
+        def starttls(self, *, context=None) -> None:
+            contexts.append(context)
+
+        def send_message(self, message) -> None: ...
+
+    monkeypatch.setattr("smtplib.SMTP", Server)
+    Email("mail.test", "a@b.test", ("c@d.test",))._send(ALERT)
+    assert contexts[0].check_hostname
+    assert contexts[0].verify_mode is ssl.CERT_REQUIRED
+
+
+async def test_an_email_arrives_over_real_smtp() -> None:
+    with mail_server() as (port, mails):
+        mail = Email("127.0.0.1", "guard@example.org", ("parent@example.org",), port=port,
+                     starttls=False)  # fmt: skip
+        await mail.send(ALERT)
+    assert "a child needs a grown-up now" in mails[0].replace("\r\n ", " ")
+    assert "request_id: r1" in mails[0]
