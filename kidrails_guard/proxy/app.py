@@ -30,7 +30,7 @@ from kidrails_guard.proxy.exchange import (
     milliseconds_since,
     where,
 )
-from kidrails_guard.proxy.intake import VerdictMemory
+from kidrails_guard.proxy.memory import VerdictMemory
 from kidrails_guard.proxy.moderations import moderate
 from kidrails_guard.proxy.openapi import describe
 from kidrails_guard.proxy.passing import clean_embeddings, clean_models, embeddings_body

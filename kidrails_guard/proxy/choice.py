@@ -78,9 +78,9 @@ class Context:
 
     def in_format(self, words: str) -> str:
         """Return words as the JSON that the caller asked for, where its schema allows that."""
-        if self.call.format is None:
+        if self.prepared.format is None:
             return words
-        return json_with_words(self.call.format.schema, words) or words
+        return json_with_words(self.prepared.format.schema, words) or words
 
 
 @dataclass(slots=True)
@@ -261,7 +261,7 @@ class Choice:
         return judged
 
     async def _checked_tools(self) -> tuple[ToolCall, ...]:
-        offered = {tool.name for tool in self._context.call.tools}
+        offered = self._context.prepared.tools
         calls = []
         for index, parts in sorted(self._tools.items()):
             if parts.name not in offered:

@@ -18,7 +18,8 @@ from kidrails_guard.proxy.body import CallerLeft
 from kidrails_guard.proxy.call import Call
 from kidrails_guard.proxy.choice import Choice, Context
 from kidrails_guard.proxy.events import End, Event, Usage
-from kidrails_guard.proxy.intake import Intake, Prepared, VerdictMemory
+from kidrails_guard.proxy.intake import Intake, Prepared
+from kidrails_guard.proxy.memory import VerdictMemory
 from kidrails_guard.proxy.problems import Problem
 from kidrails_guard.proxy.records import Note, Recorder
 from kidrails_guard.proxy.reply import StreamedReply, WholeReply, blocked_reply

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from kidrails_guard.answers import load_answers
+from kidrails_guard.proxy.instructions import judge_instructions
 from kidrails_guard.proxy.intake import ANSWERED, LEFT_OUT
 from kidrails_guard.proxy.problems import bad_field
 from kidrails_guard.proxy.records import Recorder
@@ -105,11 +106,12 @@ class GenericGuardrail:
                 verdict = await guard.check_output(
                     message.content, Conversation(tuple(seen)), band=band
                 )
+            elif message.role in {"system", "developer"}:
+                verdict = await judge_instructions(guard, message.content, band)
             else:
-                before = NO_TURNS if message.role in {"system", "developer"} else Conversation(
-                    tuple(seen)
-                )  # fmt: skip
-                verdict = await guard.check_input(message.content, before, band=band)
+                verdict = await guard.check_input(
+                    message.content, Conversation(tuple(seen)), band=band
+                )
             text = guard.redact(message.content, verdict)
             if message.role == "user" and i > last_reply:
                 now = now.merge(verdict)

@@ -8,17 +8,24 @@ one.
 
 from __future__ import annotations
 
-import hashlib
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any, Final
 
-from kidrails_guard.guard import Guard
 from kidrails_guard.proxy.call import Call, Format, Tool, ToolCall, Turn
+from kidrails_guard.proxy.instructions import (
+    format_forms,
+    format_wire,
+    judge_instructions,
+    tool_forms,
+    tool_wire,
+)
 from kidrails_guard.proxy.jsontext import checked_text
+from kidrails_guard.proxy.memory import VerdictMemory
+from kidrails_guard.proxy.problems import bad_field
 from kidrails_guard.proxy.seams import Tenant
 from kidrails_guard.streaming import mask_part
 from kidrails_guard.types import (
@@ -38,48 +45,15 @@ LEFT_OUT: Final = "[This text was left out.]"
 
 _OPEN: Final = nullcontext()
 
+_FAR_TOO_MANY: Final = 4
+"""Times the policy's `max_messages`: up to there a child still gets kind words."""
+
+_log: Final = logging.getLogger("kidrails.proxy")
+
 _LOWER: Final = (
     "The service that shows you to the child adds the lines below. They rank under the rules above "
     "and change none of them."
 )
-
-
-class VerdictMemory:
-    """Remembers verdicts on texts that were checked before, by hash: a bounded number.
-
-    A verdict belongs to a text and to everything before it, so the key is a chain over all turns.
-    Neither texts nor plain hashes of them are kept: the hash is keyed with a random secret.
-    """
-
-    def __init__(self, most: int, *, secret: bytes) -> None:
-        self._most, self._secret = most, secret
-        self._verdicts: OrderedDict[bytes, Verdict] = OrderedDict()
-
-    def key(self, before: bytes, *parts: str) -> bytes:
-        """Return the key of a text that follows what ``before`` stands for."""
-        state = hashlib.blake2b(before, key=self._secret, digest_size=16)
-        for part in parts:
-            data = part.encode("utf-8", "surrogatepass")
-            state.update(len(data).to_bytes(8, "big") + data)
-        return state.digest()
-
-    def get(self, key: bytes) -> Verdict | None:
-        """Return the verdict, if it is remembered."""
-        verdict = self._verdicts.get(key)
-        if verdict is not None:
-            self._verdicts.move_to_end(key)
-        return verdict
-
-    def put(self, key: bytes, verdict: Verdict) -> None:
-        """Remember a verdict; one with failed checks is not: the next look may be better."""
-        if not verdict.failed:
-            self._verdicts[key] = verdict
-            while len(self._verdicts) > self._most:
-                self._verdicts.popitem(last=False)
-
-    def __len__(self) -> int:
-        """Return how many verdicts are remembered."""
-        return len(self._verdicts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +75,9 @@ class Prepared:
         conversation: what the model reads, for the checks of its reply.
         body: what the upstream is asked; empty where the verdict answers.
         masked: whether the child's words of now were masked.
-        left_out: kinds of text that did not pass and were replaced, sorted.
+        tools: names of the tools that the model is offered.
+        format: what of the reply's format has passed.
+        left_out: kinds of text that did not pass and were replaced or left out, sorted.
     """
 
     verdict: Verdict
@@ -109,6 +85,8 @@ class Prepared:
     conversation: Conversation = NO_TURNS
     body: dict[str, Any] = field(default_factory=dict, repr=False)
     masked: bool = False
+    tools: frozenset[str] = frozenset()
+    format: Format | None = None
     left_out: tuple[str, ...] = ()
 
     @property
@@ -134,13 +112,24 @@ class Intake:
         memory: VerdictMemory,
         gate: AbstractAsyncContextManager[object] = _OPEN,
     ) -> None:
-        self._guard: Guard = tenant.guard
+        self._tenant, self._guard = tenant, tenant.guard
         self._band, self._memory, self._gate = band, memory, gate
         self._root = memory.key(b"", tenant.policy_digest, band)
         self._left_out: set[str] = set()
 
     async def prepare(self, call: Call, *, model: str) -> Prepared:
-        """Check all turns; return what the model may be asked, or the verdict that answers."""
+        """Check all turns; return what the model may be asked, or the verdict that answers.
+
+        Raises:
+            Problem: there are so many messages that even reading them takes long.
+        """
+        most = _FAR_TOO_MANY * self._guard.policy.limits.max_messages
+        if len(call.turns) > most:
+            raise bad_field(
+                "input" if call.route == "responses" else "messages",
+                f"at most {most} messages; send the newest",
+                code="array_above_max_length",
+            )
         system: list[str] = []
         turns: list[Turn] = []  # as the model will read them
         seen: list[Message] = []  # as the checks read what comes before
@@ -148,7 +137,7 @@ class Intake:
         key, first_now, before_now = self._root, _first_of_now(call.turns), 0
         for i, turn in enumerate(call.turns):
             if turn.role in {"system", "developer"}:
-                if await self._passes("system", turn.text):
+                if turn.text.strip() and await self._passes("system", turn.text):
                     system.append(turn.text)
                 continue
             if i < first_now:
@@ -182,28 +171,31 @@ class Intake:
                 turns[part.place] = replace(turns[part.place], text=shown)
                 seen[part.place] = Message("user", shown)
         conversation = Conversation(tuple(seen))
-        if now.action.answers:
-            return Prepared(now, text, conversation, {}, masked, self._what_is_left_out())
-        tools = [await self._tool(tool) for tool in call.tools]
+        # Also for the guard's own words: what a schema says stands beside them.
         asked = await self._format(call.format) if call.format else None
+        if now.action.answers:
+            left_out = self._kinds_left_out()
+            return Prepared(now, text, conversation, {}, masked, format=asked, left_out=left_out)
+        tools = [form for tool in call.tools if (form := await self._tool(tool)) is not None]
+        names = frozenset(tool.name for tool in tools)
         body: dict[str, Any] = {"model": model, **call.options}
         body["messages"] = [
             {"role": "system", "content": self._system(now, system)},
             *(_wire(turn) for turn in turns),
         ]
         if tools:
-            body["tools"] = [_tool_wire(tool) for tool in tools]
-            if call.tool_choice is not None:
+            body["tools"] = [tool_wire(tool) for tool in tools]
+            if _can_choose(call.tool_choice, names):
                 body["tool_choice"] = call.tool_choice
         if asked is not None:
-            body["response_format"] = _format_wire(asked)
+            body["response_format"] = format_wire(asked)
         if call.count > 1:
             body["n"] = call.count
         if call.logprobs:
             body["logprobs"] = True
-        return Prepared(now, text, conversation, body, masked, self._what_is_left_out())
+        return Prepared(now, text, conversation, body, masked, names, asked, self._kinds_left_out())
 
-    def _what_is_left_out(self) -> tuple[str, ...]:
+    def _kinds_left_out(self) -> tuple[str, ...]:
         return tuple(sorted(self._left_out))
 
     def _system(self, verdict: Verdict, added: list[str]) -> str:
@@ -250,31 +242,34 @@ class Intake:
         return verdict
 
     async def _passes(self, kind: str, text: str) -> bool:
-        """Whether a text of the caller's may stand in what the model reads."""
+        """Whether what a developer tells the model may stand in what it reads."""
         if not text.strip():
-            return False
+            return True
         key = self._memory.key(self._root, kind, text)
         verdict = self._memory.get(key)
         if verdict is None:
             async with self._gate:
-                verdict = await self._guard.check_input(text, NO_TURNS, band=self._band)
+                verdict = await judge_instructions(self._guard, text, self._band)
             self._memory.put(key, verdict)
+            if verdict.action.answers:
+                found = {f"{finding.check} {finding.note}" for finding in verdict.findings}
+                reasons = ", ".join(sorted(found | set(verdict.failed)))
+                _log.warning("%s: %s text left out (%s)", self._tenant.name, kind, reasons)
         if verdict.action.answers:
             self._left_out.add(kind)
         return not verdict.action.answers
 
-    async def _tool(self, tool: Tool) -> Tool:
-        """Return a tool without descriptions that do not pass."""
-        words = "\n".join([tool.description, *_descriptions(tool.parameters)])
-        if not words.strip() or await self._passes("tools", words):
-            return tool
-        return replace(tool, description="", parameters=_without_descriptions(tool.parameters))
+    async def _tool(self, tool: Tool) -> Tool | None:
+        for form, words in tool_forms(tool):
+            if await self._passes("tools", words):
+                return form
+        return None
 
     async def _format(self, asked: Format) -> Format:
-        words = "\n".join(_descriptions(asked.schema))
-        if not words.strip() or await self._passes("response_format", words):
-            return asked
-        return replace(asked, schema=_without_descriptions(asked.schema))
+        for form, words in format_forms(asked):
+            if await self._passes("response_format", words):
+                return form
+        raise AssertionError("the last form says nothing")
 
 
 def merge_all(verdicts: Iterable[Verdict]) -> Verdict:
@@ -286,43 +281,23 @@ def _arguments(call: ToolCall) -> str:
     return f"{call.name}\0{call.arguments}"
 
 
+def _can_choose(choice: str | dict[str, Any] | None, names: frozenset[str]) -> bool:
+    """Whether a choice of tools is there, and names none that was left out."""
+    return choice is not None and (
+        not isinstance(choice, dict) or choice["function"]["name"] in names
+    )
+
+
 def _first_of_now(turns: tuple[Turn, ...]) -> int:
     """Return where the child's words of now begin: after the last reply that was for the child."""
-    for i in range(len(turns) - 1, -1, -1):
-        spoken = turns[i].role == "assistant" and not turns[i].tool_calls
-        # A reply at the very end is one that the caller wants continued.
-        if spoken and any(turn.role == "user" for turn in turns[i + 1 :]):
-            return i + 1
+    # A reply at the very end is one that the caller wants continued.
     last = max((i for i, turn in enumerate(turns) if turn.role == "user"), default=0)
+    for i in range(last - 1, -1, -1):
+        if turns[i].role == "assistant" and not turns[i].tool_calls:
+            return i + 1
     while last > 0 and turns[last - 1].role != "assistant":
         last -= 1
     return last
-
-
-def _descriptions(schema: Any) -> Iterator[str]:
-    """Yield what a JSON schema says in words."""
-    stack = [schema]
-    while stack:
-        value = stack.pop()
-        if isinstance(value, dict):
-            for name in ("description", "title", "$comment"):
-                if isinstance(value.get(name), str):
-                    yield value[name]
-            stack.extend(value.values())
-        elif isinstance(value, list):
-            stack.extend(value)
-
-
-def _without_descriptions(schema: Any) -> Any:
-    if isinstance(schema, dict):
-        return {
-            key: _without_descriptions(value)
-            for key, value in schema.items()
-            if key not in {"description", "title", "$comment"} or not isinstance(value, str)
-        }
-    if isinstance(schema, list):
-        return [_without_descriptions(value) for value in schema]
-    return schema
 
 
 def _wire(turn: Turn) -> dict[str, Any]:
@@ -336,23 +311,3 @@ def _wire(turn: Turn) -> dict[str, Any]:
     if turn.role == "tool":
         message["tool_call_id"] = turn.tool_call_id
     return message
-
-
-def _tool_wire(tool: Tool) -> dict[str, Any]:
-    function: dict[str, Any] = {"name": tool.name}
-    if tool.description:
-        function["description"] = tool.description
-    if tool.parameters is not None:
-        function["parameters"] = tool.parameters
-    if tool.strict is not None:
-        function["strict"] = tool.strict
-    return {"type": "function", "function": function}
-
-
-def _format_wire(asked: Format) -> dict[str, Any]:
-    if asked.schema is None:
-        return {"type": "json_object"}
-    inner: dict[str, Any] = {"name": asked.name, "schema": asked.schema}
-    if asked.strict is not None:
-        inner["strict"] = asked.strict
-    return {"type": "json_schema", "json_schema": inner}

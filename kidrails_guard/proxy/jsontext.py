@@ -43,7 +43,7 @@ def _parse(raw: str) -> _Parsed | None:
         return None
 
 
-def _strings(value: Any) -> list[str]:
+def strings_of(value: Any) -> list[str]:
     """Return every key and string of a JSON value, in one fixed order."""
     found: list[str] = []
     stack = [value]
@@ -71,7 +71,7 @@ def clean_json(value: Any) -> Any:
 
 
 def _rebuild(value: Any, strings: list[str]) -> Any:
-    """Return the value with its keys and strings replaced, in the order of `_strings`."""
+    """Return the value with its keys and strings replaced, in the order of `strings_of`."""
     if isinstance(value, str):
         return strings.pop()
     if isinstance(value, dict):
@@ -98,7 +98,7 @@ def _unescaped(raw: str) -> str:
 def checked_text(raw: str) -> str:
     """Return what a check reads of a JSON text: its strings, a line each."""
     parsed = _parse(raw)
-    return _unescaped(raw) if parsed is None else "\n".join(_strings(parsed.value))
+    return _unescaped(raw) if parsed is None else "\n".join(strings_of(parsed.value))
 
 
 async def judge_json(
@@ -121,7 +121,7 @@ async def judge_json(
         return await judge_reply(
             guard, _unescaped(raw), conversation, band=band, strict=strict, gate=gate
         )
-    strings = _strings(parsed.value)
+    strings = strings_of(parsed.value)
     judged = await judge_reply(
         guard, "\n".join(strings), conversation, band=band, strict=strict, gate=gate
     )

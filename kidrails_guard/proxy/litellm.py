@@ -40,8 +40,9 @@ from kidrails_guard.proxy.call import chat_call
 from kidrails_guard.proxy.choice import Context
 from kidrails_guard.proxy.events import End, Event, Tools, Words
 from kidrails_guard.proxy.exchange import where
-from kidrails_guard.proxy.intake import Intake, VerdictMemory
+from kidrails_guard.proxy.intake import Intake
 from kidrails_guard.proxy.litellm_options import GuardrailOptions
+from kidrails_guard.proxy.memory import VerdictMemory
 from kidrails_guard.proxy.metrics import shared_meter
 from kidrails_guard.proxy.problems import Problem
 from kidrails_guard.proxy.records import Note, Recorder, tend
@@ -148,7 +149,8 @@ class KidRailsGuardrail(CustomGuardrail):  # type: ignore[misc]
             self.raise_passthrough_exception(
                 violation_message=context.kind_words(context.prepared.verdict), request_data=data
             )
-        for name in ("messages", "tools", "response_format"):
+        for name in ("messages", "tools", "tool_choice", "response_format"):
+            data.pop(name, None)
             if name in context.prepared.body:
                 data[name] = context.prepared.body[name]
         self._remember(data, context)
@@ -252,12 +254,12 @@ class KidRailsGuardrail(CustomGuardrail):  # type: ignore[misc]
 
     async def _context(self, data: Mapping[str, Any]) -> Context:
         body = {name: data[name] for name in _FIELDS if data.get(name) is not None}
+        intake = Intake(self._tenant, self._band, self._memory)
         try:
             call = chat_call(body, allow_images=self._tenant.guard.policy.allow_images)
+            prepared = await intake.prepare(call, model=call.model)
         except Problem as problem:
             raise _refused(problem) from None
-        intake = Intake(self._tenant, self._band, self._memory)
-        prepared = await intake.prepare(call, model=call.model)
         return Context(call, prepared, self._tenant, self._band, _request_id(data))
 
     def _remember(self, data: Mapping[str, Any], context: Context) -> None:

