@@ -35,29 +35,21 @@ def run(args: argparse.Namespace) -> int:
     """Carry the sub-verb out."""
     from datetime import UTC, datetime
 
+    from kidrails_guard.answers import load_helplines
     from kidrails_guard.policy import load_policy
-    from kidrails_guard.proxy.keys import KeyFile, KeyLimits, load_keys, new_key, save_keys
-    from kidrails_guard.types import AgeBand
+    from kidrails_guard.proxy.keys import (
+        KeyFile,
+        KeyLimits,
+        key_policy,
+        load_keys,
+        new_key,
+        save_keys,
+    )
+    from kidrails_guard.types import AgeBand, Hazard
 
     path: Path = args.file
     if args.what == "list":
-        rows = [
-            {
-                "name": k.name,
-                "id": k.id,
-                "band": str(k.band),
-                "policy": k.policy,
-                "created_on": str(k.created_on),
-                "revoked_on": str(k.revoked_on) if k.revoked_on else None,
-            }
-            for k in load_keys(path).keys
-        ]
-        if args.json:
-            print(json.dumps(rows, indent=2))
-        for row in [] if args.json else rows:
-            state = f"revoked on {row['revoked_on']}" if row["revoked_on"] else "in use"
-            print(f"{row['name']:<24} kr_{row['id']}_…  ages {row['band']:<6} {state}")
-        return 0
+        return _list(path, as_json=args.json)
     keys = load_keys(path) if path.exists() or args.what == "revoke" else KeyFile()
     if args.what == "add":
         if args.band not in set(AgeBand):
@@ -67,8 +59,6 @@ def run(args: argparse.Namespace) -> int:
             raise KeysError(
                 f"{path}: {args.name!r} has a key; run: kidrails keys revoke {args.name}"
             )
-        if args.policy:
-            load_policy(path.parent / args.policy)
         for option in ("requests_per_minute", "body_bytes"):
             if getattr(args, option) is not None and getattr(args, option) < 1:
                 raise KeysError(f"--{option.replace('_', '-')}: at least 1 is accepted")
@@ -78,7 +68,10 @@ def run(args: argparse.Namespace) -> int:
             args.name, AgeBand(args.band), policy=args.policy, locale=args.locale,
             country=args.country, limits=limits,
         )  # fmt: skip
+        policy = key_policy(path, entry, load_policy())  # as the service will load it
         save_keys(path, KeyFile(keys=(*keys.keys, entry)))
+        if policy.country and not load_helplines().find(policy.country, Hazard.SELF_HARM):
+            print(f"note: country: no helpline is known for {policy.country!r}", file=sys.stderr)
         print(json.dumps({"name": entry.name, "key": key}) if args.json else key)
         print(f"kept hashed in {path}; the key is shown this once", file=sys.stderr)
         return 0
@@ -93,3 +86,37 @@ def run(args: argparse.Namespace) -> int:
     save_keys(path, KeyFile(keys=changed))
     print(json.dumps({"revoked": args.name}) if args.json else f"revoked {args.name}")
     return 0
+
+
+def _list(path: Path, *, as_json: bool) -> int:
+    """Show the keys; 1 means that one in use cannot be served."""
+    from kidrails_guard.policy import load_policy
+    from kidrails_guard.proxy.keys import key_policy, load_keys
+
+    default, rows = load_policy(), []
+    for key in load_keys(path).keys:
+        problem = None
+        if key.revoked_on is None:
+            try:
+                key_policy(path, key, default)
+            except KeysError as error:
+                problem = str(error)
+        rows.append(
+            {
+                "name": key.name,
+                "id": key.id,
+                "band": str(key.band),
+                "policy": key.policy,
+                "created_on": str(key.created_on),
+                "revoked_on": str(key.revoked_on) if key.revoked_on else None,
+                "problem": problem,
+            }
+        )
+    if as_json:
+        print(json.dumps(rows, indent=2))
+    for row in [] if as_json else rows:
+        state = f"revoked on {row['revoked_on']}" if row["revoked_on"] else "in use"
+        if row["problem"]:
+            state = f"cannot be served: {row['problem']}"
+        print(f"{row['name']:<24} kr_{row['id']}_…  ages {row['band']:<6} {state}")
+    return int(any(row["problem"] for row in rows))

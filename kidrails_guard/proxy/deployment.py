@@ -128,7 +128,7 @@ class Deployment(Records):
         policy = self.load_policy()
         if self.keys is None:
             return seams.OneTenant(Guard(policy, observer=meter.check), band=self.band)
-        from kidrails_guard.proxy.keys import KeyedTenants
+        from kidrails_guard.proxy.keyed_tenants import KeyedTenants
 
         return KeyedTenants(Path(self.keys), policy, observer=meter.check)
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from kidrails_guard.cli import main
+from kidrails_guard.content import content_path
 from kidrails_guard.errors import KeysError
 from kidrails_guard.policy import load_policy
+from kidrails_guard.proxy.keyed_tenants import KeyedTenants
 from kidrails_guard.proxy.keys import (
-    KeyedTenants,
     KeyFile,
     KeyLimits,
     load_keys,
@@ -94,6 +99,58 @@ async def test_a_broken_file_keeps_the_last_good_keys(file: Path, clock: Clock, 
     assert "oops" in caplog.text
 
 
+@pytest.mark.parametrize("mistake", [{"locale": "fr"}, {"policy": "gone.yaml"}])
+async def test_a_revoked_key_is_refused_whatever_else_is_wrong(
+    file: Path, clock: Clock, caplog: pytest.LogCaptureFixture, mistake: dict[str, str]
+) -> None:
+    stolen, first = new_key("stolen", AgeBand.MIDDLE)
+    other, second = new_key("other", AgeBand.MIDDLE)
+    gone, third = new_key("gone", AgeBand.MIDDLE)
+    save_keys(file, KeyFile(keys=(first, second, third)))
+    tenants = KeyedTenants(file, load_policy(), clock=clock)
+    wrong = new_key("wrong", AgeBand.MIDDLE, **mistake)[1]
+    save_keys(file, KeyFile(keys=(first, second, wrong)))
+    assert main(["keys", "revoke", "stolen", "--file", str(file)]) == 0
+    clock.now += 2
+    assert (await tenants.authenticate(bearer(other))).name == "other"
+    for key, status in ((stolen, 403), (gone, 401)):
+        with pytest.raises(Rejected) as caught:
+            await tenants.authenticate(bearer(key))
+        assert caught.value.status == status
+    assert f"{file}: keys.wrong: " in caplog.text
+    with pytest.raises(KeysError, match="keys\\.wrong"):
+        KeyedTenants(file, load_policy())
+
+
+async def test_a_repaired_policy_is_read_without_touching_the_key_file(
+    file: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, entry = new_key("a", AgeBand.MIDDLE)
+    save_keys(file, KeyFile(keys=(entry,)))
+    tenants = KeyedTenants(file, load_policy(), clock=clock)
+    key, own = new_key("b", AgeBand.MIDDLE, policy="own.yaml")
+    save_keys(file, KeyFile(keys=(entry, own)))
+    for _ in range(20):
+        clock.now += 2
+        with pytest.raises(Rejected):
+            await tenants.authenticate(bearer(key))
+    assert caplog.text.count("own.yaml") == 1  # said once
+    shutil.copy(content_path("serve/policies/default.yaml"), file.parent / "own.yaml")
+    clock.now += 6
+    assert (await tenants.authenticate(bearer(key))).name == "b"
+
+
+async def test_a_revoked_key_needs_no_policy(file: Path, clock: Clock) -> None:
+    _, live = new_key("live", AgeBand.MIDDLE)
+    key, dead = new_key("dead", AgeBand.MIDDLE, policy="gone.yaml", locale="fr")
+    dead = dead.model_copy(update={"revoked_on": dead.created_on})
+    save_keys(file, KeyFile(keys=(live, dead)))
+    tenants = KeyedTenants(file, load_policy(), clock=clock)
+    assert [t.name for t in tenants.all()] == ["live"]
+    with pytest.raises(Rejected, match="'dead' was revoked"):
+        await tenants.authenticate(bearer(key))
+
+
 async def test_the_rate_is_bounded_and_says_when_to_come_back(file: Path, clock: Clock) -> None:
     limits = KeyLimits(requests_per_minute=3, body_bytes=10_000)
     key, entry = new_key("a", AgeBand.EARLY, limits=limits)
@@ -114,6 +171,7 @@ async def test_the_rate_is_bounded_and_says_when_to_come_back(file: Path, clock:
         ("keys: [{name: 'a b'}]", "keys.0.name"),
         ("kees: []", "did you mean 'keys'"),
         ("keys: {", "not valid YAML"),
+        ("- name: a", "holds a list; accepted: a mapping `keys:`"),
     ],
 )
 def test_a_wrong_file_names_the_place(file: Path, text: str, said: str) -> None:
@@ -137,3 +195,30 @@ def test_the_command_adds_lists_and_refuses_nonsense(file: Path, capsys) -> None
     assert run("revoke", "nobody") == 2
     assert run("add", "y", "--band", "5-6", "--policy", "none.yaml") == 2
     assert main(["keys", "list", "--file", str(file.parent / "none.yaml")]) == 2
+
+
+def test_what_cannot_be_served_is_not_added_and_is_marked(file: Path, capsys) -> None:
+    run = lambda *a: main(["keys", *a, "--file", str(file)])  # noqa: E731
+    policy = yaml.safe_load(content_path("serve/policies/default.yaml").read_text())
+    (file.parent / "own.yaml").write_text(yaml.safe_dump(_without_band(policy, "5-6")))
+    assert run("add", "fr", "--band", "7-9", "--locale", "fr") == 2
+    assert "'fr' has no answers" in capsys.readouterr().err
+    assert run("add", "young", "--band", "5-6", "--policy", "own.yaml") == 2
+    assert "keys.young.band: 5-6 is not served" in capsys.readouterr().err
+    assert not file.exists()
+    assert run("add", "far", "--band", "7-9", "--country", "XX", "--policy", "own.yaml") == 0
+    assert "no helpline is known for 'XX'" in capsys.readouterr().err
+    assert run("list") == 0
+    (file.parent / "own.yaml").unlink()
+    assert run("list") == 1
+    assert "cannot be served" in capsys.readouterr().out
+    assert run("list", "--json") == 1
+    assert "own.yaml" in json.loads(capsys.readouterr().out)[0]["problem"]
+    assert run("revoke", "far") == 0
+    assert run("list") == 0
+
+
+def _without_band(value: Any, band: str) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_band(v, band) for k, v in value.items() if k != band}
+    return value
