@@ -65,6 +65,7 @@ class SessionState:
         seen_at: of the newest turn.
         paused_at: of the last break that was offered, or of the start.
         turns: how many there were.
+        disclosed: whether the child was told that it talks with a computer program.
         weights: theme to weight, each from 0 to `MOST`.
     """
 
@@ -72,6 +73,7 @@ class SessionState:
     seen_at: float
     paused_at: float
     turns: int = 0
+    disclosed: bool = False
     weights: Mapping[str, float] = field(default_factory=dict)
 
     def weight(self, theme: str, now: float) -> float:
@@ -102,6 +104,7 @@ class SessionState:
             "seen": math.floor(self.seen_at * 10) / 10,
             "paused": math.floor(self.paused_at * 10) / 10,
             "turns": self.turns,
+            "disclosed": int(self.disclosed),
             "weights": {k: round(v, 3) for k, v in self.weights.items() if v >= 0.01},
         }
         return json.dumps(record, separators=(",", ":")).encode()
@@ -141,6 +144,11 @@ def paused(state: SessionState, now: float) -> SessionState:
     return replace(state, paused_at=now)
 
 
+def disclosed(state: SessionState) -> SessionState:
+    """Return the state after the child was told that it talks with a computer program."""
+    return replace(state, disclosed=True)
+
+
 def load_state(value: bytes | None) -> SessionState | None:
     """Return the state that some bytes hold, or None where they hold none.
 
@@ -159,7 +167,8 @@ def load_state(value: bytes | None) -> SessionState | None:
         if record["v"] != 1 or not all(0 <= t < 1e11 for t in times):
             return None
         started, seen, pause = times
-        return SessionState(started, seen, pause, max(0, int(record["turns"])), weights)
+        turns, told = max(0, int(record["turns"])), record.get("disclosed") == 1
+        return SessionState(started, seen, pause, turns, told, weights)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         return None
 

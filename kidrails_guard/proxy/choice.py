@@ -49,8 +49,9 @@ class Context:
         return self.prepared.strict or self.sitting.wary
 
     def lead(self) -> str:
-        """Return what stands before the first words of a session."""
-        return self.notice("disclosure") + "\n\n" if self._may_add(self.sitting.first) else ""
+        """Return what stands before the first words that a session shows."""
+        due = self._may_add(self.sitting.disclosure_due)
+        return self.notice("disclosure") + "\n\n" if due else ""
 
     def tail(self) -> str:
         """Return what follows the last words of a reply: a reminder, a break."""
@@ -103,6 +104,8 @@ class Choice:
         deltas: pieces of text that came, about one a token.
         shown: whether any text has left.
         finish: how the upstream says that the reply ended; None before that.
+        disclosed: whether the session's first words stand before it.
+        break_offered: whether the offer of a break stands after it.
     """
 
     def __init__(self, context: Context, index: int) -> None:
@@ -121,6 +124,7 @@ class Choice:
         self.verdict = Verdict(Action.ALLOW, stage=Stage.OUTPUT)
         self.withheld = self.deltas = 0
         self.shown = self.ended = False
+        self.disclosed = self.break_offered = False
         self.finish: Finish | None = None
 
     @property
@@ -242,6 +246,7 @@ class Choice:
             return [*events, *self._end_with(self._context.kind_words(held), reason)]
         if self.shown and (tail := self._context.tail()):
             events.append(Words(self.index, tail, kind=True))
+            self.break_offered = self._context.sitting.break_due
         if calls:  # the text ends before them: some routes write them as an item of their own
             events.append(Tools(self.index, calls))
         self.ended = True

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from kidrails_guard.proxy.body import CallerLeft
 from kidrails_guard.proxy.call import Call
 from kidrails_guard.proxy.choice import Choice, Context
+from kidrails_guard.proxy.event_stream import EventStream
 from kidrails_guard.proxy.events import End, Event, Usage
 from kidrails_guard.proxy.intake import Intake, Prepared
 from kidrails_guard.proxy.memory import VerdictMemory
@@ -130,8 +130,8 @@ class Exchange:
             verdict,
             break_after_minutes=caller.tenant.guard.policy.break_after_minutes,
         )
-        if sitting.first and not service.settings.disclosure:
-            sitting = replace(sitting, first=False)
+        if not service.settings.disclosure:
+            sitting = replace(sitting, disclosure_due=False)
         context = Context(
             call, prepared, caller.tenant, caller.band, caller.request_id, sitting, service.gate
         )
@@ -152,6 +152,7 @@ class Exchange:
         said = _merged(reply.choices)
         if said.action.answers and caller.tenant.guard.policy.on_block == "error":
             raise Problem(400, "content_filter", context.kind_words(said))
+        await self._shown(reply.choices)
         merged = max((verdict, said), key=lambda v: v.action)
         answered = Stage.OUTPUT if said.action.answers else None
         return self._whole(events, self._headers(prepared, merged, answered=answered), finished)
@@ -208,7 +209,18 @@ class Exchange:
             service.meter.streams(-1)
         # What has left cannot be called back; the next request meets a full disk first.
         await self._recorder.replies(reply.choices, note, streamed=True)
+        if note != "caller_left":
+            await self._shown(reply.choices)
         yield data + writer.end()
+
+    async def _shown(self, choices: list[Choice]) -> None:
+        """Let the session know what the child has been told."""
+        await self._service.sittings.shown(
+            self._caller.tenant.name,
+            self._caller.session,
+            disclosure=any(choice.disclosed for choice in choices),
+            break_offer=any(choice.break_offered for choice in choices),
+        )
 
     def _why(self, error: Exception | None) -> Note:
         """Count what ended a stream too early, and name it for the audit."""
@@ -276,53 +288,6 @@ def json_response(
     """Return a JSON response."""
     data = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
     return Response(data, status, headers, "application/json")
-
-
-class EventStream(Response):
-    """Sends server-sent events, and notices when nobody listens any more.
-
-    Args:
-        parts: the stream's bytes; run to its end even when the caller has left, so that what was
-            decided is recorded.
-        headers: beside the content type.
-        finished: told the status at the end.
-        caller_left: called when the connection closes before the end.
-    """
-
-    def __init__(
-        self,
-        parts: AsyncGenerator[bytes, None],
-        headers: dict[str, str],
-        finished: Callable[[int], None],
-        *,
-        caller_left: Callable[[], None] | None = None,
-    ) -> None:
-        self._parts, self._finished, self._caller_left = parts, finished, caller_left
-        headers = {**headers, "cache-control": "no-store", "x-accel-buffering": "no"}
-        self.status_code, self.background = 200, None
-        self.media_type = "text/event-stream"
-        self.init_headers(headers)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events."""
-        watcher = asyncio.create_task(self._watch(receive))
-        try:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            async for part in self._parts:
-                await send({"type": "http.response.body", "body": part, "more_body": True})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-        finally:
-            watcher.cancel()
-            await self._parts.aclose()
-            self._finished(200)
-
-    async def _watch(self, receive: Receive) -> None:
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                if self._caller_left is not None:
-                    self._caller_left()
-                return
 
 
 def milliseconds_since(start: float) -> float:

@@ -71,6 +71,7 @@ class WholeReply:
                 said = await _whole_choice(choice, meter)
                 if self._lead and not choice.verdict.action.answers:
                     events.append(Words(choice.index, self._lead, kind=True))
+                    choice.disclosed = True
                 events += said
             else:
                 events += choice.interrupt()
@@ -164,6 +165,7 @@ class StreamedReply:
         if self._lead:
             for choice in self.choices:
                 yield Words(choice.index, self._lead, kind=True)
+                choice.disclosed = True
         async with self._conveyor as conveyor:
             async for step in conveyor:
                 if step is None:

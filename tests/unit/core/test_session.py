@@ -21,6 +21,7 @@ from kidrails_guard.session import (
     advance,
     begin,
     describe,
+    disclosed,
     load_state,
     paused,
 )
@@ -85,6 +86,18 @@ def test_a_break_is_due_after_the_policys_minutes() -> None:
     assert not paused(state, 180 * 60).break_due(181 * 60, after_minutes=180)
 
 
+def test_being_told_is_kept_until_the_session_is_over() -> None:
+    state = disclosed(advance(None, CALM, 10.0))
+    again = load_state(state.to_bytes())
+    assert again is not None
+    assert advance(again, CALM, 20.0).disclosed
+    assert not advance(again, CALM, 20.0 + TTL_S).disclosed
+    # What an earlier version has kept does not say it.
+    older = load_state(b'{"v":1,"started":1,"seen":1,"paused":1,"turns":1,"weights":{}}')
+    assert older is not None
+    assert not older.disclosed
+
+
 @given(st.lists(st.tuples(st.sampled_from(list(Hazard)), st.floats(0, 4_000)), max_size=60))
 def test_the_state_stays_bounded_and_survives_the_store(
     turns: list[tuple[Hazard, float]],
@@ -107,7 +120,8 @@ def test_the_state_stays_bounded_and_survives_the_store(
 
 def test_the_bytes_hold_numbers_alone() -> None:
     record = json.loads(advance(None, verdict(Hazard.SELF_HARM), 7.0).to_bytes())
-    assert set(record) == {"v", "started", "seen", "paused", "turns", "weights"}
+    assert set(record) == {"v", "started", "seen", "paused", "turns", "disclosed", "weights"}
+    assert record["disclosed"] == 0
     assert set(record["weights"]) == {"crisis"}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from clients import Proxied, Scripted, reply
 from planted import Planted, notice, planted_guard
+from starlette.responses import Response
 from upstreams import CALM, Says, completion
 
 from kidrails_guard.guard import Guard
@@ -58,6 +59,59 @@ async def test_a_break_is_offered_after_three_hours_and_not_again_at_once(stream
     assert await said(proxy, stream=stream) == CALM
 
 
+HELD = "Here is a zorblat. "
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("first", ["blocked", "failed", "held back", "json"])
+async def test_nothing_counts_as_said_before_a_reply_has_said_it(first: str, stream: bool) -> None:
+    proxy = Proxied()
+    now, _ = at(proxy)
+
+    async def without_words() -> None:
+        """A turn whose reply shows no notice."""
+        upstream = proxy.upstream
+        if first == "blocked":
+            await said(proxy, "i want to vanish", stream=stream)
+        elif first == "failed":
+            upstream.answer = Response(b"{}", 503)
+            response = await proxy.chat("hello", stream=stream, headers=SESSION)
+            assert response.status_code == 502
+        elif first == "held back":
+            upstream.pieces = [HELD]
+            assert "zorblat" not in await said(proxy, stream=False)
+        else:
+            upstream.pieces = ["{}"]
+            form = {"type": "json_object"}
+            assert await said(proxy, stream=stream, response_format=form) == "{}"
+        upstream.answer, upstream.pieces = None, [CALM]
+
+    await without_words()
+    assert await said(proxy, stream=stream) == f"{HELLO}\n\n{CALM}"
+    for _ in range(5):
+        now[0] += 30 * 60
+        assert await said(proxy, stream=stream) == CALM
+    now[0] += 31 * 60
+    await without_words()
+    assert await said(proxy, stream=stream) == f"{CALM}\n\n{BREAK}"
+    assert await said(proxy, stream=stream) == CALM
+
+
+async def test_a_stream_that_was_stopped_has_told_its_first_words_and_no_last_ones() -> None:
+    proxy = Proxied()
+    now, _ = at(proxy)
+    proxy.upstream.pieces = [f"{CALM} {HELD}"]
+    assert (await said(proxy, stream=True)).startswith(f"{HELLO}\n\n{CALM}")
+    assert BREAK not in await said(proxy, stream=True)
+    proxy.upstream.pieces = [CALM]
+    for _ in range(6):
+        now[0] += 30 * 60
+        proxy.upstream.pieces = [f"{CALM} {HELD}"]
+        assert BREAK not in await said(proxy, stream=True)
+    proxy.upstream.pieces = [CALM]
+    assert await said(proxy, stream=True) == f"{CALM}\n\n{BREAK}"
+
+
 async def test_no_words_stand_around_json() -> None:
     proxy = Proxied(Says('{"a": 1}'))
     text = await said(proxy, stream=False, response_format={"type": "json_object"})
@@ -105,7 +159,7 @@ async def test_sessions_of_two_tenants_never_meet_and_keys_tell_nothing() -> Non
     first = await sittings.turn(
         "other", "room-1", proxy.ledger.events[0].verdict, break_after_minutes=180
     )
-    assert first.first
+    assert first.disclosure_due
     assert len(set(keys)) == 2
     assert all("room" not in key for key in keys)
 
