@@ -80,6 +80,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (`head`, say) has gone: not an error. Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        # A full disk, a folder that may not be read or written: the operator's to put right.
+        place = f"{error.filename}: " if error.filename is not None else ""
+        print(f"kidrails {verb}: {place}{error.strerror or error}", file=sys.stderr)
+        return 2
     return int(status or 0)
 
 

@@ -91,13 +91,24 @@ def utc(seconds: float) -> str:
 
 
 def log_files(folder: Path) -> list[tuple[Path, str, int]]:
-    """Return the log's files as (path, day, writer), oldest day first."""
+    """Return the log's files as (path, day, writer), oldest day first; none of an absent folder.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
     found = []
-    for path in folder.glob("audit-*.jsonl"):
-        match = _NAME.fullmatch(path.name)
+    for name in _names(folder):
+        match = _NAME.fullmatch(name)
         if match:
-            found.append((path, match[1], int(match[2])))
+            found.append((folder / name, match[1], int(match[2])))
     return sorted(found, key=lambda entry: (entry[1], entry[2]))
+
+
+def _names(folder: Path) -> list[str]:
+    # `glob` takes a folder that may not be read for an empty one.
+    with contextlib.suppress(FileNotFoundError):
+        return [path.name for path in folder.iterdir()]
+    return []
 
 
 def chain_files(folder: Path, writer: int) -> list[tuple[Path, str]]:
@@ -262,7 +273,8 @@ def write_anchor(folder: Path, key: bytes, writer: int, number: int, value: str)
 def writers(folder: Path) -> list[int]:
     """Return every writer that has left a file or a head."""
     found = {writer for _, _, writer in log_files(folder)}
-    for path in folder.glob("head.*"):
-        if path.suffix[1:].isdigit() and path.stat().st_size:
-            found.add(int(path.suffix[1:]))
+    for name in _names(folder):
+        kind, _, number = name.partition(".")
+        if kind == "head" and number.isdigit() and (folder / name).stat().st_size:
+            found.add(int(number))
     return sorted(found)

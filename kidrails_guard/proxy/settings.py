@@ -11,6 +11,7 @@ from kidrails_guard.errors import UsageError
 from kidrails_guard.proxy.fields import check_pass_fields
 
 LITELLM_PREFIX: Final = "litellm:"
+_MOST_S: Final = 86_400.0
 _HEADER: Final = re.compile(r"[a-z0-9-]{1,64}")
 
 
@@ -68,6 +69,12 @@ class Settings:
                 if not _HEADER.fullmatch(value.lower()):
                     raise UsageError(f"{name}: {value!r} is not a header's name, e.g. x-child-band")
                 object.__setattr__(self, name, value.lower())
+        for option, seconds in (
+            ("--read-timeout", self.read_timeout_s),
+            ("--shutdown-seconds", self.shutdown_s),
+        ):
+            if not 0 <= seconds <= _MOST_S:  # nan is not either
+                raise UsageError(f"{option}: {seconds:g}; accepted: 0 to {_MOST_S:g} seconds")
         check_pass_fields(self.pass_fields)
 
 

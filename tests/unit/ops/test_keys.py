@@ -118,7 +118,7 @@ async def test_a_revoked_key_is_refused_whatever_else_is_wrong(
             await tenants.authenticate(bearer(key))
         assert caught.value.status == status
     assert f"{file}: keys.wrong: " in caplog.text
-    with pytest.raises(KeysError, match="keys\\.wrong"):
+    with pytest.raises(KeysError, match=r"keys\.wrong"):
         KeyedTenants(file, load_policy())
 
 
