@@ -104,7 +104,10 @@ def make_setup(
                 f"{task}: {len(found) - len(fresh)} of {len(found)} cases left out: their words, "
                 "or nearly the same, stand among the texts that trained the guard"
             )
-        cases += sample(fresh, limit, seed=seed)
+        taken = sample(fresh, limit, seed=seed)
+        if fresh and not taken:
+            notes.append(f"{task}: left out: none of its groups of cases fits --limit {limit}")
+        cases += taken
     if built is None:
         notes.append("held-out golden rows: skipped, not passed: run: kidrails data build")
     if not cases:

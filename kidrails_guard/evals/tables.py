@@ -67,8 +67,8 @@ def figure_rows(
 
     add("Macro-F1 of actions", "How well the six actions are told apart; 1 is best.",
         each(lambda s: s.macro_f1.as_text(percent=False)))  # fmt: skip
-    add("Worst-turn drop", "How much worse the worst later turn of a talk is than its first.",
-        each(lambda s: s.worst_turn_drop.as_text(percent=False)))  # fmt: skip
+    add("Later-turn drop", "How much worse later turns of a talk are than its first; steady: 0.",
+        each(lambda s: s.later_turn_drop.as_text(percent=False)))  # fmt: skip
     add("Age contrast", "School grade of the reply at 10-12 minus that at 5-6, same question.",
         each(lambda s: s.age_contrast.as_text(percent=False)))  # fmt: skip
     for key, title in (
