@@ -299,6 +299,8 @@ def _fetch(args: argparse.Namespace) -> int:
 
     if args.origin is None and args.to is None:
         raise UsageError("fetch: give --from DIR to check a folder, or --to DIR to download")
+    if args.origin is not None and not args.origin.is_dir():
+        raise UsageError(f"fetch: --from {args.origin}: there is no such folder")
     found: list[Fetched] = []
     for source in chosen(args.names):
         if args.origin is not None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kidrails_guard.commands.options import at_least
 from kidrails_guard.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,17 +34,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--judge", action="append", default=[], metavar="URL#MODEL",
                      help="also let a model judge; may be given several times")  # fmt: skip
     run.add_argument("--teacher", default="", help="model that made the training data, if any")
-    run.add_argument("--concurrency", type=int, default=2)
-    run.add_argument("--max-tokens", type=int, default=160)
+    run.add_argument("--concurrency", type=at_least(1), default=2)
+    run.add_argument("--max-tokens", type=at_least(1), default=160)
     run.add_argument("--work", type=Path, metavar="DIR",
                      help="where answers are kept as they come (default: --out); runs that share "
                      "it ask nothing twice")  # fmt: skip
-    run.add_argument("--timeout", type=float, default=120.0, metavar="SECONDS",
+    run.add_argument("--timeout", type=at_least(0.1), default=120.0, metavar="SECONDS",
                      help="for one answer (default: 120)")  # fmt: skip
-    run.add_argument("--retry-wait", type=float, default=0.5, metavar="SECONDS",
+    run.add_argument("--retry-wait", type=at_least(0.0), default=0.5, metavar="SECONDS",
                      help="before the first of three retries; four times as long before each "
                      "further one (default: 0.5)")  # fmt: skip
-    run.add_argument("--disguises", type=int, metavar="N",
+    run.add_argument("--disguises", type=at_least(0), metavar="N",
                      help="of each jailbreak case, in turn (default: all six)")  # fmt: skip
     guard = verbs.add_parser("guard", help="the checks alone, beside offline peers; no model")
     guard.add_argument("--no-peers", action="store_true")
@@ -62,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         verb.add_argument("--tasks", help="names, with commas between, public:NAME among them; "
                           "default: all")  # fmt: skip
         verb.add_argument("--public", type=Path, metavar="DIR", help="folder with public sets")
-        verb.add_argument("--limit", type=int, help="at most so many cases a task")
+        verb.add_argument("--limit", type=at_least(1), help="at most so many cases a task")
         verb.add_argument("--seed", type=int, default=0)
         verb.add_argument("--policy", type=Path)
         verb.add_argument("--out", type=Path, default=DEFAULT_OUT)

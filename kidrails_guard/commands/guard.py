@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kidrails_guard.classifier.settings import Settings
+from kidrails_guard.commands.options import at_least
 from kidrails_guard.errors import MissingDependency, UsageError
 
 USUAL = Settings()
@@ -54,7 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     train.add_argument("--threads", type=int, default=1, help="of each run; default: 1")
     train.add_argument(
-        "--limit", type=int, default=0, metavar="N", help="rows of each source, for a trial run"
+        "--limit",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="rows a source, for a trial run",
     )
     train.add_argument(
         "--weights",

@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from kidrails_guard.commands.options import at_least
 from kidrails_guard.errors import RecipeError
 
 
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     validate.add_argument(
         "--gpu", default=None, metavar="KIND", help="h100, a100, l40s, rtx4090, t4 or cpu"
     )
-    validate.add_argument("--gpus", type=int, default=None, metavar="N", help="how many")
+    validate.add_argument("--gpus", type=at_least(1), default=None, metavar="N", help="how many")
     validate.add_argument("--base-model", metavar="DIR", help="a local copy of the base model")
     validate.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], help="change a key (repeatable)"

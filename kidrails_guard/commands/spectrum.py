@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kidrails_guard.commands.options import at_least
 from kidrails_guard.errors import MissingDependency, ScanError, UsageError
 
 if TYPE_CHECKING:
@@ -114,7 +115,9 @@ def _add_select(parser: argparse.ArgumentParser) -> None:
         choices=("adamw_torch_fused", "adamw_bnb_8bit", "adamw_fp32"),
         default="adamw_torch_fused",
     )
-    memory.add_argument("--gpus", metavar="N", type=int, default=1, help="sharded over N GPUs")
+    memory.add_argument(
+        "--gpus", metavar="N", type=at_least(1), default=1, help="sharded over N GPUs"
+    )
     memory.add_argument("--lora-rank", metavar="R", type=int, default=16)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -229,8 +232,9 @@ def _select(args: argparse.Namespace) -> int:
         tokens=args.tokens, optimizer=args.optimizer, gpus=args.gpus, lora_rank=args.lora_rank
     )
     selection = select(scan, index, _request(args, setup), source=args.source or "")
-    if scan.index is None and model_slug(scan.model) != model_slug(index.model):
-        # Without the tensors' hashes equal shapes are all there is to compare.
+    if model_slug(scan.model) != model_slug(index.model):
+        # Shapes and shards' headers agree, or it would not have come so far; a training of the same
+        # model has the same.
         print(
             f"kidrails spectrum: {scan.source} is a scan of {scan.model}, and the model here is "
             f"{index.model}: the shapes agree, the weights may not",

@@ -50,7 +50,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run `kidrails train` and return its exit status."""
-    import shlex
     from dataclasses import asdict
 
     from kidrails_guard.errors import RecipeError
@@ -95,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
                 root=Path.cwd(),
                 python=python,
                 fresh=args.fresh,
-                accelerate=tuple(shlex.split(args.accelerate)),
+                accelerate=_words(args.accelerate),
             ),
             say=say,
             progress=progress,
@@ -114,3 +113,14 @@ def run(args: argparse.Namespace) -> int:
         for complaint in trained.complaints:
             print(f"PROBLEM: {complaint}")
     return 1 if trained.complaints else 0
+
+
+def _words(text: str) -> tuple[str, ...]:
+    import shlex
+
+    from kidrails_guard.errors import UsageError
+
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise UsageError(f"--accelerate {text!r}: {error}") from None

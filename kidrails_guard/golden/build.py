@@ -14,6 +14,7 @@ from typing import Any
 
 from kidrails_guard import __version__
 from kidrails_guard.content import content_path
+from kidrails_guard.errors import DataError
 from kidrails_guard.files import dump_json, sha256_file, write_atomic
 from kidrails_guard.golden.answers import answer_rows, asks
 from kidrails_guard.golden.card import hub_card
@@ -125,6 +126,7 @@ def build(options: BuildOptions, *, progress: Progress = _silent) -> BuildResult
 
     progress("read", 0)
     golden, texts = read_inputs(golden_paths, message_paths)
+    _make_folder(options.out)
     public, licences = public_rows(options.sources)
     clean: tuple[tuple[str, Step], ...] = (("normalise", normalise_row), ("validate", check_size))
     once: tuple[str, Step] = ("exact copies", drop_copies())
@@ -208,6 +210,14 @@ def build(options: BuildOptions, *, progress: Progress = _silent) -> BuildResult
     dump_json(options.out / "manifest.json", manifest)
     write_atomic(options.out / "README.md", hub_card(manifest, str(options.out)))
     return BuildResult(manifest, tuple(ledger.rejected))
+
+
+def _make_folder(out: Path) -> None:
+    """Find out before the work whether its results can be kept."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"--out {out}: {error.strerror}; give a folder that can be made") from None
 
 
 def _write(

@@ -266,8 +266,13 @@ def write_review(path: Path, imported: Imported) -> None:
     """Write rows to be reviewed.
 
     Raises:
-        DataError: the place is one that golden rows are read from.
+        DataError: the file is there already, or the place is one that golden rows are read from.
     """
+    if path.exists():
+        raise DataError(
+            f"{path} exists and is not overwritten: somebody may be at work on its rows; give "
+            "another --out"
+        )
     if path.resolve().parent.name == "golden":
         raise DataError(
             f"{path}: golden rows live there; imported ones wait elsewhere until a person has "

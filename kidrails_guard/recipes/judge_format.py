@@ -98,8 +98,8 @@ def write_rows(source: Path, folder: Path) -> dict[str, int]:
 
 def _read(source: Path) -> Iterator[dict[str, Any]]:
     try:
-        lines = source.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
+        lines = source.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{source} cannot be read ({error}); run: kidrails data build") from None
     for number, line in enumerate(lines, start=1):
         if not line.strip():

@@ -70,11 +70,18 @@ def identify(recipe: Rendered, root: Path) -> Identity:
     entries = [*(recipe.config.get("datasets") or ()), *(recipe.config.get("test_datasets") or ())]
     data = {str(e["path"]): sha256_file(root / e["path"]) for e in entries}
     folder = root / str(recipe.config["base_model"])
-    base = read_index(folder).fingerprint if folder.is_dir() else str(recipe.config["base_model"])
+    base = _model_digest(folder) if folder.is_dir() else str(recipe.config["base_model"])
     keys = json.dumps(dict(recipe.original), sort_keys=True)
     # Where the result goes does not change it.
     overrides = {k: v for k, v in recipe.overrides.items() if k != "output_dir"}
     return Identity(sha256_text(keys), overrides, data, base)
+
+
+def _model_digest(folder: Path) -> str:
+    """SHA-256 over all that decides what a model says: two trainings of one model differ."""
+    read_index(folder)  # says what is damaged
+    files = sorted(p for p in folder.iterdir() if p.suffix in {".safetensors", ".json", ".jinja"})
+    return sha256_text("".join(f"{path.name} {sha256_file(path)}\n" for path in files))
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,7 +155,9 @@ def meant_machine(recipe: Rendered, *, gpus: int | None = None) -> Machine:
     if not (config.get("bf16") or config.get("tf32") or config.get("fp16") or gpus):
         return Machine.cpu()
     several = config.get("fsdp_config") or config.get("deepspeed")
-    found = int(config.get("ray_num_workers") or (8 if several else 1))
+    found = config.get("ray_num_workers") or (8 if several else 1)
+    if not isinstance(found, int) or found < 1:
+        raise RecipeError(f"ray_num_workers is {found!r}; expected a whole number of 1 or more")
     return Machine("h100", gpus or found)
 
 

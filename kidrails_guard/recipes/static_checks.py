@@ -63,7 +63,10 @@ def _is_list_of_text(value: object) -> bool:
 
 def _contradictions(config: Config) -> list[Result]:
     results = []
-    if any("spectrum" in str(name).lower() for name in config.get("plugins") or ()):
+    plugins = config.get("plugins") or []
+    if not isinstance(plugins, list):
+        results.append(problem("targets", f"plugins is {plugins!r}; expected a list of modules"))
+    elif any("spectrum" in str(name).lower() for name in plugins):
         results.append(
             problem(
                 "targets",
@@ -221,8 +224,11 @@ def check_files(config: Config, root: Path) -> list[Result]:
     """
     results = []
     for key in ("datasets", "test_datasets"):
-        for entry in config.get(key) or ():
-            results.append(_check_rows(entry, config, root))
+        entries = config.get(key) or []
+        if not isinstance(entries, list):
+            results.append(problem("data", f"{key} is {entries!r}; expected a list of `- path: …`"))
+            continue
+        results += [_check_rows(entry, config, root) for entry in entries]
     if not config.get("datasets"):
         results.append(problem("data", "datasets is missing: there is nothing to learn from"))
     if not (config.get("test_datasets") or config.get("val_set_size")):
@@ -238,24 +244,29 @@ def _check_rows(entry: Any, config: Config, root: Path) -> Result:
     if not isinstance(entry, Mapping) or not isinstance(entry.get("path"), str):
         return problem("data", f"a data set needs a path, not {entry!r}")
     path = root / entry["path"]
+    judge = path.name.startswith("guard_chat.")
+    made_by = "kidrails recipe guard-rows" if judge else "kidrails data build"
     if not path.is_file():
         return problem(
-            "data", f"there is no {path}", "kidrails data build, or change the path in the recipe"
+            "data", f"there is no {path}", f"{made_by}, or change the path in the recipe"
         )
-    count = 0
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                wrong = _row_problem(json.loads(line), entry, pairs=bool(config.get("rl")))
-            except ValueError as error:
-                wrong = f"is no JSON ({error})"
-            if wrong:
-                return problem("data", f"{path}, line {number}: {wrong}", "kidrails data validate")
-            count += 1
+    count = number = 0
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    wrong = _row_problem(json.loads(line), entry, pairs=bool(config.get("rl")))
+                except ValueError as error:
+                    wrong = f"is no JSON ({error})"
+                if wrong:
+                    return problem("data", f"{path}, line {number}: {wrong}", made_by)
+                count += 1
+    except (OSError, UnicodeDecodeError) as error:
+        return problem("data", f"{path}, after line {number}: cannot be read ({error})", made_by)
     if count == 0:
-        return problem("data", f"{path} is empty", "kidrails data build")
+        return problem("data", f"{path} is empty", made_by)
     return fine("data", f"{count:,} rows in {entry['path']}")
 
 

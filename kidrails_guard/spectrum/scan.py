@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
 import multiprocessing
 import os
 import threading
@@ -132,13 +133,15 @@ def scan_model(
         progress: told about each finished matrix.
 
     Raises:
-        ScanError: the folder is not writable, another scan writes there, a type is not in the
-            model, a matrix cannot be scored (and ``allow_unscored`` is off), or a worker died. What
-            was finished is kept for the next run.
+        ScanError: the folder is not writable, another scan writes there, it holds the scan of
+            another model of this name, a type is not in the model, a matrix cannot be scored (and
+            ``allow_unscored`` is off), or a worker died. What was finished is kept for the next
+            run.
         MissingDependency: ``cuda`` was asked for and torch is not installed.
     """
     tensors = targets(index, options.types)
     path = scan_path(out, index.model)
+    _refuse_anothers(path, index)
     key = {
         "fingerprint": index.fingerprint,
         "precision": options.precision.value,
@@ -180,6 +183,19 @@ def _refuse_unscored(results: Sequence[MatrixResult], options: ScanOptions, path
             f"{len(unscored)} of {len(results)} matrices cannot be scored, so {path.name} was not "
             f"written:\n{lines}{more}\nrepair the checkpoint, leave their types out with --types, "
             "or list them in the provenance with --allow-unscored (the others are not scored again)"
+        )
+
+
+def _refuse_anothers(path: Path, index: ModelIndex) -> None:
+    """Models of one folder name are many (``checkpoint-180``): keep the first one's scan."""
+    try:
+        earlier = json.loads(sidecar_path(path).read_text(encoding="utf-8"))["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if earlier != index.fingerprint:
+        raise ScanError(
+            f"{path} is the scan of another model of this name; give this one another with --name, "
+            "or another folder with --out"
         )
 
 

@@ -144,9 +144,9 @@ class Selection:
             for key in ("types", "parameters", "degenerate"):
                 plain[key] = tuple(str(item) for item in plain.get(key, ()))
             selection = cls(**(plain | {"method": Method(plain["method"])}))
+            selection._check(where)
         except (KeyError, TypeError, ValueError) as error:
             raise ScanError(f"{where}: {error}") from None
-        selection._check(where)
         return selection
 
     def _check(self, where: str) -> None:

@@ -230,6 +230,11 @@ def test_a_row_that_stands_twice_is_named_with_both_places(inputs: Path, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_that_cannot_be_made_is_said_before_the_work(inputs: Path) -> None:
+    with pytest.raises(DataError, match="--out /proc/nowhere"):
+        build(options(inputs, Path("/proc/nowhere")))
+
+
 def test_validate_exits_with_1_and_names_the_row(
     inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -170,3 +170,11 @@ def test_review_rows_are_written_whole(tmp_path: Path) -> None:
     write_review(out, imported([SEED], "upstream-seed"))
     (line,) = out.read_text().splitlines()
     assert json.loads(line)["status"] == "needs review"
+
+
+def test_rows_that_somebody_reviews_are_not_overwritten(tmp_path: Path) -> None:
+    out = tmp_path / "r.jsonl"
+    out.write_text("edited by hand\n")
+    with pytest.raises(DataError, match="not overwritten"):
+        write_review(out, imported([SEED], "upstream-seed"))
+    assert out.read_text() == "edited by hand\n"

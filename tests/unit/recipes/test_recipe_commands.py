@@ -90,6 +90,8 @@ def test_train_refuses_a_broken_recipe_before_anything_starts(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["train", "none.yml"]) == 2
+    assert main(["train", "kidrails-small", "--accelerate", '--config "x']) == 2
+    assert "No closing quotation" in capsys.readouterr().err
     assert main(["train", "kidrails-small", "--on", "cpu", "--set", "nonsense"]) == 2
     assert "KEY=VALUE" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -84,3 +84,13 @@ def test_a_missing_key_or_file_is_named(tmp_path: Path) -> None:
     source.write_text(json.dumps(ROW) + "\n")
     with pytest.raises(DataError, match="no rows for one of the splits"):
         write_rows(source, tmp_path)
+
+
+def test_only_a_new_line_ends_a_row(tmp_path: Path) -> None:
+    source = tmp_path / "guard.jsonl"
+    rows = [{**ROW, "text": "hello\u2028there"}, {**ROW, "split": "dev"}]
+    source.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n")
+    assert write_rows(source, tmp_path) == {"guard_chat.jsonl": 1, "guard_chat.dev.jsonl": 1}
+    source.write_bytes(b'{"id": "\xe9"}\n')
+    with pytest.raises(DataError, match="cannot be read"):
+        write_rows(source, tmp_path)

@@ -114,6 +114,19 @@ def test_what_decides_the_outcome_is_in_the_identity(tmp_path: Path) -> None:
     assert identify(recipe, tmp_path).digest != first.digest
 
 
+def test_a_base_model_of_other_weights_is_another_run(tmp_path: Path) -> None:
+    def base(value: float) -> str:
+        (tmp_path / "base").mkdir(exist_ok=True)
+        weights = {"model.layers.0.mlp.up_proj.weight": np.full((4, 4), value, np.float32)}
+        save_file(weights, tmp_path / "base" / "model.safetensors")
+        config = {"base_model": "base"}
+        return identify(Rendered(tmp_path / "r.yml", config, None, config, {}), tmp_path).digest
+
+    first = base(1.0)
+    assert base(1.0) == first
+    assert base(2.0) != first  # the same names, shapes and sizes
+
+
 def test_the_command_is_accelerates_or_rays() -> None:
     recipe = Rendered(Path("r.yml"), {}, None, {}, {})
     command = launch_arguments(

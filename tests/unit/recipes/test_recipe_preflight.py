@@ -140,6 +140,16 @@ def test_a_short_sequence_is_not_made_longer() -> None:
     assert "sequence_len" not in cpu_overrides({"sequence_len": 128}, longest=500)
 
 
+@pytest.mark.parametrize("workers", ["two", 0, -1, 1.5])
+def test_a_number_of_workers_that_is_none_is_named(workers: object) -> None:
+    config = {"bf16": True, "ray_num_workers": workers}
+    if workers == 0:  # not set
+        assert meant_machine(Rendered(Path("r.yml"), config, None, config, {})).gpus == 1
+        return
+    with pytest.raises(RecipeError, match="ray_num_workers is"):
+        meant_machine(Rendered(Path("r.yml"), config, None, config, {}))
+
+
 def test_a_recipe_says_for_which_machine_it_is() -> None:
     assert meant_machine(load_rendered("kidrails-small")) == Machine.cpu()
     assert meant_machine(load_rendered("kidrails")).gpus == 1
@@ -190,6 +200,28 @@ def test_a_missing_an_empty_and_a_good_file(tmp_path: Path) -> None:
     (tmp_path / "good.jsonl").write_text(json.dumps(GOOD) + "\n")
     assert problems(check_files(config_for("good.jsonl"), tmp_path)) == ""
     assert "nothing to learn" in problems(check_files({}, tmp_path))
+
+
+def test_a_file_in_another_encoding_is_named_with_its_line(tmp_path: Path) -> None:
+    good = json.dumps(GOOD).encode()
+    (tmp_path / "d.jsonl").write_bytes(good + b"\n" + b'{"messages": "\xe9"}\n')
+    found = problems(check_files(config_for("d.jsonl"), tmp_path))
+    assert "d.jsonl, after line" in found
+    assert "cannot be read" in found
+
+
+@pytest.mark.parametrize("key", ["datasets", "test_datasets"])
+@pytest.mark.parametrize("value", [5, True, "d.jsonl", {"path": "d.jsonl"}])
+def test_data_that_is_no_list_is_one_problem(tmp_path: Path, key: str, value: object) -> None:
+    (tmp_path / "good.jsonl").write_text(json.dumps(GOOD) + "\n")
+    config = config_for("good.jsonl") | {key: value}
+    assert f"{key} is {value!r}; expected a list" in problems(check_files(config, tmp_path))
+
+
+def test_each_kind_of_rows_has_its_command(tmp_path: Path) -> None:
+    for name, command in (("sft.jsonl", "data build"), ("guard_chat.jsonl", "recipe guard-rows")):
+        (missing,) = check_files(config_for(name), tmp_path)[:1]
+        assert missing.hint.startswith(f"kidrails {command}")
 
 
 def test_an_old_cache_is_noticed(tmp_path: Path) -> None:
@@ -318,7 +350,7 @@ def test_a_key_that_stands_twice_is_an_error(tmp_path: Path) -> None:
         load_rendered(str(tmp_path / "r.yml"))
 
 
-@pytest.mark.parametrize("text", ["- a\n", "a: [\n"])
+@pytest.mark.parametrize("text", ["- a\n", "a: [\n", "? [a]\n: 1\n"])
 def test_a_file_that_is_no_recipe(tmp_path: Path, text: str) -> None:
     (tmp_path / "r.yml").write_text(text)
     with pytest.raises(RecipeError, match=r"r\.yml"):

@@ -59,8 +59,9 @@ def test_a_scan_under_another_name_is_said_to_be_one(
     foreign = tmp_path / "snr_results_another-model.json"
     foreign.write_bytes(scan.read_bytes())  # without provenance: only shapes can be compared
     model = write_checkpoint(llama(6), name="mine", dtype="BF16")
-    assert main(["spectrum", "select", str(foreign), "--model", str(model)]) == 0
-    assert "a scan of another-model, and the model here is mine" in capsys.readouterr().err
+    for named, source in (("another-model", foreign), ("tiny", scan)):
+        assert main(["spectrum", "select", str(source), "--model", str(model)]) == 0
+        assert f"a scan of {named}, and the model here is mine" in capsys.readouterr().err
     assert main(["spectrum", "select", str(scan), "--model", str(scan.parents[1] / "tiny")]) == 0
     assert not capsys.readouterr().err
 

@@ -155,6 +155,18 @@ def test_the_other_score_costs_nothing_and_changed_weights_do(
     assert scan_model(read_index(moved), out, options).reused == 0
 
 
+def test_another_models_scan_of_this_name_is_not_overwritten(
+    model: Path, write_checkpoint, llama, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    kept = scan_model(read_index(model), out, ScanOptions()).path.read_bytes()
+    (tmp_path / "other").mkdir()
+    other = write_checkpoint(llama(2), name=f"other/{model.name}")
+    with pytest.raises(ScanError, match=r"another model of this name.*--name"):
+        scan_model(read_index(other), out, ScanOptions())
+    assert (out / f"snr_results_{model.name}.json").read_bytes() == kept
+
+
 def test_half_a_line_in_the_journal_is_one_matrix_lost(model: Path, tmp_path: Path) -> None:
     index, out = read_index(model), tmp_path
     key = {
