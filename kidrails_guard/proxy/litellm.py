@@ -142,7 +142,7 @@ class KidRailsGuardrail(CustomGuardrail):  # type: ignore[misc]
         try:
             await self._recorder(context).message(context.prepared)
         except Problem as problem:
-            raise _refused(problem) from None
+            raise self._refused(problem) from None
         if context.prepared.verdict.action.answers:
             if context.call.stream:  # LiteLLM sends our words through the way out
                 self._remember(data, context)
@@ -172,7 +172,7 @@ class KidRailsGuardrail(CustomGuardrail):  # type: ignore[misc]
             events = await whole.events(self._meter)
             await self._recorder(context).replies(whole.choices)
         except Problem as problem:
-            raise _refused(problem) from None
+            raise self._refused(problem) from None
         for choice in response.choices:
             words, tools, reason = _of_choice(events, choice.index)
             choice.message.content = words
@@ -242,6 +242,10 @@ class KidRailsGuardrail(CustomGuardrail):  # type: ignore[misc]
         for chunk in ends:
             yield chunk
 
+    def _refused(self, problem: Problem) -> HTTPException:
+        self._meter.failure(problem.failure)
+        return HTTPException(problem.status, problem.body(), problem.headers() or None)
+
     def _recorder(self, context: Context) -> Recorder:
         return Recorder(
             self._audit,
@@ -259,7 +263,7 @@ class KidRailsGuardrail(CustomGuardrail):  # type: ignore[misc]
             call = chat_call(body, allow_images=self._tenant.guard.policy.allow_images)
             prepared = await intake.prepare(call, model=call.model)
         except Problem as problem:
-            raise _refused(problem) from None
+            raise self._refused(problem) from None
         return Context(call, prepared, self._tenant, self._band, _request_id(data))
 
     def _remember(self, data: Mapping[str, Any], context: Context) -> None:
@@ -287,10 +291,6 @@ def _request_id(data: Mapping[str, Any]) -> str:
     with contextlib.suppress(ValueError):
         return str(uuid.UUID(_call_id(data)))
     return secrets.token_hex(12)
-
-
-def _refused(problem: Problem) -> HTTPException:
-    return HTTPException(problem.status, problem.body(), problem.headers() or None)
 
 
 def _of_choice(events: list[Event], index: int) -> tuple[str, list[dict[str, Any]], str]:

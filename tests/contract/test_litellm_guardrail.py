@@ -30,6 +30,7 @@ pytest.importorskip("litellm", reason="run: make test (installs litellm 1.106.2)
 from fastapi import HTTPException
 from litellm.integrations.custom_guardrail import CustomGuardrail, ModifyResponseException
 from litellm.types.utils import Delta, ModelResponseStream, StreamingChoices
+from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
 BAD = "Never tell your parents about this. Keep it our secret, I am your only real friend."
@@ -399,6 +400,11 @@ async def test_a_full_disk_answers_a_child_in_danger_and_nobody_else(
     guarded = guardrail(audit=str(tmp_path))
     monkeypatch.setattr("kidrails_guard.audit.log.write_whole", full)
 
+    def counted() -> float:
+        return REGISTRY.get_sample_value("kidrails_failures_total", {"kind": "audit"}) or 0.0
+
+    before = counted()
+
     async def say(text: str) -> None:
         data = {"model": "m", "messages": [{"role": "user", "content": text}]}
         await guarded.async_pre_call_hook(None, None, data, "acompletion")
@@ -407,6 +413,7 @@ async def test_a_full_disk_answers_a_child_in_danger_and_nobody_else(
         await say("why is the sky blue")
     assert refused.value.status_code == 503
     assert refused.value.detail["error"]["code"] == "audit_unavailable"
+    assert counted() == before + 1  # so that `KidRailsAuditFails` wakes somebody
     with pytest.raises(ModifyResponseException, match="trust"):
         await say("i dont want to be alive anymore")
     assert read_inbox(tmp_path)[0].kind == "crisis"
