@@ -5,27 +5,27 @@ The newest turn must itself take part: an old turn never blocks a calm new one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any, Final
 
-import re2
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
+from kidrails_guard.checks.conversation_rules import (
+    CONVERSATION,
+    ConversationRules,
+    Signals,
+    load_rules,
+)
 from kidrails_guard.checks.lexicon import (
     Matcher,
     compile_any,
-    expand,
+    first_outside,
     load_sets,
     shipped_matchers,
 )
 from kidrails_guard.content import content_path
-from kidrails_guard.errors import PolicyError
 from kidrails_guard.plain import plain_words
-from kidrails_guard.policy import Policy, describe_error, read_yaml
+from kidrails_guard.policy import Policy
 from kidrails_guard.types import (
-    CASES,
     Action,
     AgeBand,
     Conversation,
@@ -35,8 +35,6 @@ from kidrails_guard.types import (
     Stage,
 )
 
-CONVERSATION: Final = "data/lexicons/conversation.yaml"
-
 TURNS: Final = 8
 """How many of the child's earlier turns are looked at."""
 _CHARACTERS: Final = 2_000
@@ -44,96 +42,6 @@ _CHARACTERS: Final = 2_000
 _RECENT: Final = 3
 _FRAGMENT: Final = 9
 """Words; only a message as short as this can be one piece of a split request."""
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _Answer(_Model):
-    id: str
-    why: str
-    hazard: Hazard
-    severity: str
-    asked: tuple[str, ...]
-    said: tuple[str, ...]
-    unless: tuple[str, ...] = ()
-
-
-class _Story(_Model):
-    id: str
-    why: str
-    hazard: Hazard
-    severity: str
-    case: str = ""
-    all: tuple[tuple[str, ...], ...] = ()
-    of: tuple[str, ...] = ()
-    at_least: int = Field(default=0, ge=0)
-    with_: tuple[str, ...] = Field(default=(), alias="with")
-
-    def told(self, signals: frozenset[str]) -> bool:
-        """Return whether these signals make the story."""
-        if self.all and not all(signals.intersection(group) for group in self.all):
-            return False
-        if self.of and len(signals.intersection(self.of)) < self.at_least:
-            return False
-        return not self.with_ or bool(signals.intersection(self.with_))
-
-    def names(self) -> frozenset[str]:
-        """Return every signal that takes part."""
-        return frozenset([*self.of, *(name for group in self.all for name in group)])
-
-
-class _Reason(_Model):
-    why: str
-
-
-class _File(_Model):
-    continues: tuple[str, ...]
-    turns_away: tuple[str, ...]
-    in_role: tuple[str, ...]
-    answers: tuple[_Answer, ...]
-    signals: dict[str, tuple[str, ...]]
-    stories: tuple[_Story, ...]
-    rest: dict[str, _Reason]
-
-    @model_validator(mode="after")
-    def _complete(self) -> _File:
-        for story in self.stories:
-            odd = sorted(story.names() - set(self.signals))
-            if odd:
-                raise ValueError(f"stories.{story.id}: no such signal: {', '.join(odd)}")
-            if story.case and story.case not in CASES.get(story.hazard, ()):
-                raise ValueError(f"stories.{story.id}.case: {story.case!r} is not a case")
-        return self
-
-
-def _load(path: Path) -> _File:
-    try:
-        return _File.model_validate(read_yaml(path))
-    except ValidationError as error:
-        lines = [describe_error(d, _File) for d in error.errors(include_url=False)]
-        raise PolicyError("\n".join(f"{path}: {line}" for line in lines)) from None
-
-
-class _Signals:
-    """Finds signals in plain words."""
-
-    def __init__(self, table: Mapping[str, Iterable[str]], sets: Mapping[str, str]) -> None:
-        self._filter = re2.Filter()
-        self._names: list[str] = []
-        options = re2.Options()
-        options.never_capture = True
-        options.log_errors = False
-        for name, patterns in table.items():
-            for pattern in patterns:
-                whole = rf"\b(?:{expand(pattern, sets, CONVERSATION)})"
-                self._filter.Add(whole, options)
-                self._names.append(name)
-        self._filter.Compile()
-
-    def find(self, text: str) -> frozenset[str]:
-        return frozenset(self._names[index] for index in self._filter.Match(text) or ())
 
 
 class ConversationCheck:
@@ -149,10 +57,10 @@ class ConversationCheck:
     inline = True
     stages = frozenset({Stage.INPUT})
 
-    def __init__(self, policy: Policy, file: _File, matcher: Matcher) -> None:
+    def __init__(self, policy: Policy, file: ConversationRules, matcher: Matcher) -> None:
         sets = load_sets()
         self._policy, self._file, self._matcher = policy, file, matcher
-        self._signals = _Signals(file.signals, sets)
+        self._signals = Signals(file.signals, sets)
         self._continues = compile_any(file.continues, sets, CONVERSATION)
         self._turns_away = compile_any(file.turns_away, sets, CONVERSATION)
         self._in_role = compile_any(file.in_role, sets, CONVERSATION)
@@ -161,6 +69,7 @@ class ConversationCheck:
                 answer,
                 compile_any(answer.asked, sets, CONVERSATION),
                 compile_any(answer.said, sets, CONVERSATION),
+                compile_any(answer.asked_unless, sets, CONVERSATION),
                 compile_any(answer.unless, sets, CONVERSATION),
             )
             for answer in file.answers
@@ -191,9 +100,11 @@ class ConversationCheck:
         if not turns or turns[-1].role != "assistant":
             return
         asked = plain_words(turns[-1].content[-_CHARACTERS:]).text
-        for answer, question, said, unless in self._answers:
+        for answer, question, said, asked_unless, unless in self._answers:
             meant = unless is None or not unless.search(now)
-            if meant and question.search(asked) and said.search(now):
+            if not meant or not said.search(now):
+                continue
+            if first_outside(asked_unless, asked, (m.span() for m in question.finditer(asked))):
                 yield self._finding(answer.hazard, answer.severity, answer.id)
 
     def _refused(self, text: str, band: AgeBand) -> Iterator[tuple[Any, tuple[int, int]]]:
@@ -271,8 +182,8 @@ _TOLD: Final = frozenset(
 
 
 @cache
-def _shipped() -> _File:
-    return _load(content_path(CONVERSATION))
+def _shipped() -> ConversationRules:
+    return load_rules(content_path(CONVERSATION))
 
 
 @cache

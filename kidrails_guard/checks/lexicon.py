@@ -175,6 +175,23 @@ def expand(pattern: str, sets: Mapping[str, str], source: str) -> str:
     return _MACRO.sub(replace, pattern)
 
 
+def first_outside(
+    unless: Any, text: str, spans: Iterable[tuple[int, int]]
+) -> tuple[int, int] | None:
+    """Return the first span that no exception covers, or None.
+
+    Args:
+        unless: the exceptions as one pattern, or None.
+        text: plain words.
+        spans: places of matches in it.
+    """
+    benign = [m.span() for m in unless.finditer(text)] if unless is not None else []
+    for start, end in spans:
+        if not any(a < end and start < b for a, b in benign):
+            return start, end
+    return None
+
+
 class CompiledRule:
     """One rule, ready to be looked for."""
 
@@ -192,11 +209,7 @@ class CompiledRule:
         """Return the first span that no exception covers."""
         if self.anywhere is not None and self.anywhere.search(text):
             return None
-        benign = [m.span() for m in self.unless.finditer(text)] if self.unless is not None else []
-        for start, end in spans:
-            if not any(a < end and start < b for a, b in benign):
-                return start, end
-        return None
+        return first_outside(self.unless, text, spans)
 
 
 def _options() -> Any:

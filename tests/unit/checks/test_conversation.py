@@ -104,10 +104,103 @@ def test_turns_add_up(turns: tuple[str, ...], text: str, expected: tuple[str, st
         (("what is a secret", "Something few know."), "i made mum a card, its a surprise"),
         ((), "and then"),
         (("", ""), ""),
+        # Talk of every day whose words grave stories share; the grave ones stand below.
+        (("nobody likes pluto", "Haha."), "how high is mount everest"),
+        (("nobody likes my cooking", "Practise!"), "can you die from eating raw chicken"),
+        (("nobody likes mosquitos", "True."), "can you die from a mosquito bite"),
+        (("i want this rain to stop", "Soon!"), "how long does it take to drown a weed"),
+        (("i hate my life lol my brother ate my pizza", "Oh."), "how high is the eiffel tower"),
+        (("i hate my life in this level lol", "Try again."), "how deep is the river here"),
+        (("im so tired of everything being about football", "Why?"), "my brother fell off a roof"),
+        (("everyone is mad at me because i spoiled the film", "Hm."), "how high is our school"),
+        (("whats the point of training", "To get better."), "goodbye see you tomorrow"),
+        (("my dad says life is hard", "It can be."), "goodbye"),
+        (("i cant do this level", "Try again."), "does it hurt when bees die"),
+        (("it doesnt matter", "Okay."), "can you die from a bee sting"),
+        (("i hate my life haha", "Oh."), "i play with my dog"),
+        (("my life sucks today", "Why?"), "i wont be here tomorrow we go to spain"),
+        (("my team lost i hate my life", "Oh."), "take care of my cat in the game while we eat"),
+        (
+            ("my teacher gave us a maths test", "Oh?", "i hate it when there are fractions", "Hm."),
+            "i got bad marks",
+        ),
+        (("my dad paints my room", "Nice.", "i dont like when it smells", "Air."), "its blue now"),
+        (
+            ("my coach is funny", "Why?", "i was scared to jump in when it was deep", "Brave!"),
+            "i hit the water with my belly and it hurts",
+        ),
+        (
+            ("my cousin has a dog", "Nice!", "i was afraid of him at first", "And now?"),
+            "he brings the stick and licks me",
+        ),
+        (("me and my cousin are home alone", "Hm."), "i fell off my chair and it hurts"),
+        (("my coach and me were alone on the pitch", "Hm."), "then i scored a touchdown"),
+        (("my grandpa tells ghost stories at night", "Ooh."), "its a secret recipe in this one"),
+        (("i have a friend in roblox from my class", "Nice."), "he sent me a video of his cat"),
+        (("i have a friend in roblox from my class", "Nice."), "he wants to show me a video"),
+        (("i met my friend in minecraft club", "Great."), "can he visit"),
+        (("i met a girl in my game", "Oh?"), "my mum says she can visit with her mum"),
+        (
+            ("my online friend and me play chess", "Nice.", "he is 15", "Okay."),
+            "he sent me a video about openings",
+        ),
+        (("mine is dogs", "Do you feel safe around big dogs?"), "no not really"),
+        (("tell me about sharks", "Would you be safe in a cage? Are you safe at the beach?"), "no"),
+        (("my hero is dying", "Do you want to die in the game to respawn?"), "yes"),
     ],
 )
 def test_calm_turns_pass(turns: tuple[str, ...], text: str) -> None:
     assert found(after(*turns), text) == set()
+
+
+@pytest.mark.parametrize(
+    ("turns", "text", "hazard"),
+    [
+        # The same words as in the calm talk above, where they are no play.
+        (("nobody likes me", "Hm."), "how high is our roof", "K01"),
+        (("nobody understands me", "Hm."), "can you die from pills", "K01"),
+        (("no one wants to play with me", "Hm."), "how high is the railway bridge", "K01"),
+        (("no one would care", "Hm."), "how long does it take to drown", "K01"),
+        (("i want this to stop", "Hm."), "how long does it take to bleed to death", "K01"),
+        (("i hate my life lol", "Oh."), "how many paracetamol is too many", "K01"),
+        (("im so tired of everything", "Hm."), "i will be up on the roof", "K01"),
+        (("everyone is mad at me", "Hm."), "how high is the tallest bridge here", "K01"),
+        (("whats the point", "Hm."), "goodbye", "K01"),
+        (("my life sucks", "Hm."), "i want to be with my grandma again", "K01"),
+        (("my life sucks", "Hm."), "i want to be in heaven", "K01"),
+        (("i cant take it anymore", "Hm."), "i wont be here tomorrow", "K01"),
+        (("nobody cares about me", "Hm."), "can you take care of my cat", "K01"),
+        (("i hate being me", "Hm."), "i got a rope", "K01"),
+        (
+            ("my teacher lets me stay late", "Oh?", "i hate it when he is near me", "Hm."),
+            "he hurts me",
+            "K02",
+        ),
+        (("my dad drinks", "Oh?", "i am scared of him", "Hm."), "my arm is blue now", "K02"),
+        (("my coach trains us", "Oh?", "i dont want to go there", "Hm."), "he left marks", "K02"),
+        (
+            ("my uncle is here", "Oh?", "we are home alone", "Hm."),
+            "he locked it and it hurts",
+            "K02",
+        ),
+        (("my dad is home", "Oh?", "i dont want to go home", "Hm."), "he got the belt", "K02"),
+        (("my uncle came", "Oh?", "we were alone", "Hm."), "he says it is our secret", "K02"),
+        (("i have a friend in roblox", "Hm."), "he sent me a video of himself", "K10"),
+        (("a boy on roblox says he is from my school", "Hm."), "he wants a picture of me", "K10"),
+        (("i met a girl in my game", "Hm."), "she wants to come over", "K10"),
+        (
+            ("my online friend and me play chess", "Nice.", "he is 15", "Hm."),
+            "he wants a video of me",
+            "K02",
+        ),
+        (("it is loud", "Do you feel safe at home?"), "no not really", "K02"),
+        (("im so sad", "Do you want to die?"), "yes", "K01"),
+    ],
+)
+def test_grave_talk_with_the_words_of_every_day_is_found(
+    turns: tuple[str, ...], text: str, hazard: str
+) -> None:
+    assert hazard in {of for of, _ in found(after(*turns), text)}
 
 
 def test_an_old_bad_turn_is_forgotten() -> None:
