@@ -42,7 +42,8 @@ class Release:
         text: what may leave, with personal data masked.
         through: how many characters of the reply are now decided.
         masked: whether something in it was masked.
-        held_s: seconds since its first character arrived.
+        held_s: seconds that it waited for the guard: since its unit was complete, or since it was
+            due to leave early. How slowly a model writes is not in it.
     """
 
     text: str
@@ -136,12 +137,12 @@ class ReleaseWindow:
 
     def _take(self, units: list[Unit]) -> None:
         if units and not self.stopped:
-            self._queue.extend((unit, self._since) for unit in units)
             self._since = self._clock()
+            self._queue.extend((unit, self._since) for unit in units)
 
     async def advance(self) -> Release | None:
         """Check the next complete unit; return what may leave, or None if nothing may."""
-        unit, since = self._queue.popleft()
+        unit, complete_at = self._queue.popleft()
         context = self._fitting_context()
         end = self._start + len(unit.text)
         # Of a short reply, the last look sees all of it and need not be repeated.
@@ -161,7 +162,7 @@ class ReleaseWindow:
         if self.stopped:
             self._queue.clear()
             return None
-        release = self._release(unit.text, self._start, end, verdict.findings, since)
+        release = self._release(unit.text, self._start, end, verdict.findings, complete_at)
         self._parts.append(unit.text)
         self._context.append(unit.text)
         self._start, self._early, self._tried = end, 0, 0
@@ -172,7 +173,10 @@ class ReleaseWindow:
         pending = len(self._cutter.pending)
         if self._ended or self._queue or pending <= max(self._tried, self._early):
             return None
-        return max(0.0, self._since + self._rule.max_held_ms / 1000 - self._clock())
+        return max(0.0, self._early_at() - self._clock())
+
+    def _early_at(self) -> float:
+        return self._since + self._rule.max_held_ms / 1000
 
     async def advance_early(self) -> Release | None:
         """Check text that has waited too long for its border; return what may leave of it.
@@ -184,7 +188,7 @@ class ReleaseWindow:
         self._tried = len(pending)
         if safe <= self._early or self._start + len(pending) > self._longest_reply:
             return None
-        context, since = self._fitting_context(), self._since
+        context, due_at = self._fitting_context(), self._early_at()
         verdict = await self._check(context + pending, self._start - len(context), whole=False)
         if verdict.action.answers:
             return None
@@ -195,7 +199,7 @@ class ReleaseWindow:
         if through <= self._start + self._early:
             return None
         self._since = self._clock()
-        return self._release(pending, self._start, through, (), since)
+        return self._release(pending, self._start, through, (), due_at)
 
     def _fitting_context(self) -> str:
         """Return released text to look at again: whole units, so that it starts where words do."""
@@ -236,7 +240,7 @@ class ReleaseWindow:
         text, masked = mask_part(self._guard, unit[self._early : end - start], begin, findings)
         self._early = end - start
         self.released = end
-        return Release(text, end, masked, self._clock() - since)
+        return Release(text, end, masked, max(0.0, self._clock() - since))
 
 
 def mask_part(guard: Guard, text: str, start: int, findings: Iterable[Finding]) -> tuple[str, bool]:

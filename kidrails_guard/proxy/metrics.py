@@ -74,7 +74,10 @@ class PrometheusMeter:
             _CHARACTERS,
         )  # fmt: skip
         self._held_seconds = histogram(
-            "kidrails_held_seconds", "Seconds that such a part waited", (), _SECONDS
+            "kidrails_held_seconds",
+            "Seconds that such a part, complete, waited for its check",
+            (),
+            _SECONDS,
         )
         self._failures = counter(
             "kidrails_failures_total", "Requests that did not go as they should", "kind"

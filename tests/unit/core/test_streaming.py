@@ -275,6 +275,34 @@ class Clock:
         return self.now
 
 
+async def test_a_model_that_writes_slowly_is_no_wait_for_the_guard() -> None:
+    clock = Clock()
+
+    class Slow(Planted):
+        async def __call__(self, conversation, text, band, stage):
+            clock.now += 0.25
+            return []
+
+    window = ReleaseWindow(planted_guard(Slow()), band=BAND, clock=clock)
+    for character in CALM * 2:
+        clock.now += 1
+        window.feed(character)
+        if window.ready:
+            break
+    assert clock.now > 30
+    clock.now += 0.5  # while another reply is checked
+    release = await window.advance()
+    assert release is not None
+    assert release.held_s == pytest.approx(0.75)
+    window.feed("once upon a time there was a very small wolf who could not howl at all because ")
+    wait = window.early_in()
+    assert wait is not None
+    clock.now += wait
+    early = await window.advance_early()
+    assert early is not None
+    assert early.held_s == pytest.approx(0.25)
+
+
 async def test_what_waits_too_long_leaves_between_words_after_its_own_check() -> None:
     clock, check = Clock(), Planted()
     window = ReleaseWindow(planted_guard(check), band=BAND, clock=clock)
