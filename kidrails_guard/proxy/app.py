@@ -36,7 +36,8 @@ from kidrails_guard.proxy.openapi import describe
 from kidrails_guard.proxy.passing import clean_embeddings, clean_models, embeddings_body
 from kidrails_guard.proxy.problems import Problem, bad_field
 from kidrails_guard.proxy.records import Recorder, tend
-from kidrails_guard.proxy.responses import ResponsesWriter, responses_call
+from kidrails_guard.proxy.responses import responses_call
+from kidrails_guard.proxy.responses_writer import ResponsesWriter
 from kidrails_guard.proxy.settings import LITELLM_PREFIX, Settings
 from kidrails_guard.proxy.sittings import Sittings
 from kidrails_guard.proxy.upstream import HttpUpstream, Upstream
@@ -380,5 +381,7 @@ def build_app(
         lifespan=lifespan,
         exception_handlers={HTTPException: _http_error},
     )
+    # A redirect would go to whatever the Host header says; clients do not post again anyway.
+    app.router.redirect_slashes = False
     app.state.service = service
     return app

@@ -229,7 +229,8 @@ class Choice:
             if judged.verdict.action.answers:
                 self.withheld = len(_joined(self._refusal))
                 return self.stop()
-            events.append(Words(self.index, judged.text))
+            # A program that waits for JSON is told apart from it; a child just reads the words.
+            events.append(Words(self.index, judged.text, refusal=self._held_whole))
         self.shown = self.shown or any(isinstance(e, Words) and e.text for e in events)
         calls = await self._checked_tools()
         if self.verdict.action.answers:

@@ -12,12 +12,21 @@ Finish = Literal["stop", "length", "tool_calls", "content_filter"]
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """Text that has passed; ``kind`` words are the guard's own."""
+    """Text that has passed.
+
+    Attributes:
+        choice: whose.
+        text: what leaves.
+        logprobs: of its tokens.
+        kind: whether the words are the guard's own.
+        refusal: whether the model says by them that it gives no answer in the format asked for.
+    """
 
     choice: int
     text: str = field(repr=False)
     logprobs: tuple[dict[str, Any], ...] = ()
     kind: bool = False
+    refusal: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Any
 from kidrails_guard.errors import MissingDependency
 from kidrails_guard.proxy.problems import UpstreamProblem
 from kidrails_guard.proxy.settings import LITELLM_PREFIX, Settings
+from kidrails_guard.proxy.upstream_problems import too_long
 
 Json = dict[str, Any]
 
@@ -98,6 +99,8 @@ def _problem(error: Exception) -> UpstreamProblem:
     """Return what litellm's error means; its message may hold the request, so it is not kept."""
     status = getattr(error, "status_code", None)
     name = type(error).__name__
+    if name == "ContextWindowExceededError":
+        return too_long()
     if status == 404:
         return UpstreamProblem(
             "upstream_status",

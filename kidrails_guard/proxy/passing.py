@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from kidrails_guard.proxy.events import read_usage
 from kidrails_guard.proxy.problems import bad_field
-from kidrails_guard.proxy.upstream import bad_answer
+from kidrails_guard.proxy.upstream_problems import bad_answer
 
 _MODEL: Final = re.compile(r"[\w./:@+-]{1,200}")
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/=]*")
@@ -57,6 +57,10 @@ def clean_embeddings(answer: Mapping[str, Any], *, model: str) -> dict[str, Any]
     data = answer.get("data")
     if not isinstance(data, list) or not all(map(_is_embedding, data)):
         raise bad_answer("something else than embeddings")
+    places = [entry.get("index") for entry in data]
+    if all(map(_is_token, places)) and sorted(places) == list(range(len(data))):
+        # Some servers answer in the order in which they were done.
+        data = sorted(data, key=lambda entry: entry["index"])
     vectors = [
         {"object": "embedding", "index": place, "embedding": entry["embedding"]}
         for place, entry in enumerate(data)
@@ -71,7 +75,9 @@ def _is_embedding(entry: Any) -> bool:
     if isinstance(vector, str):
         return _BASE64.fullmatch(vector) is not None
     return isinstance(vector, list) and all(
-        isinstance(number, int | float) and not isinstance(number, bool) for number in vector
+        # The bounds also keep out what JSON cannot hold: infinities and NaN.
+        isinstance(number, int | float) and not isinstance(number, bool) and -1e99 < number < 1e99
+        for number in vector
     )
 
 

@@ -17,7 +17,7 @@ from kidrails_guard.proxy.events import (
     read_usage,
 )
 from kidrails_guard.proxy.seams import Meter
-from kidrails_guard.proxy.upstream import empty_answer, ended_early
+from kidrails_guard.proxy.upstream_problems import empty_answer, ended_early
 from kidrails_guard.types import Verdict
 
 Json = dict[str, Any]

@@ -15,10 +15,18 @@ from typing import Any, Final, Protocol
 import httpx
 
 from kidrails_guard.errors import UpstreamError
-from kidrails_guard.proxy.problems import Problem, UpstreamProblem
+from kidrails_guard.proxy.problems import UpstreamProblem
 from kidrails_guard.proxy.settings import Settings
 from kidrails_guard.proxy.sse import EventReader
 from kidrails_guard.proxy.transport import FRESH, AioTransport
+from kidrails_guard.proxy.upstream_problems import (
+    bad_answer,
+    broken_off,
+    refused,
+    too_slow,
+    unreachable,
+    word,
+)
 
 Json = dict[str, Any]
 
@@ -135,7 +143,7 @@ class HttpUpstream:
         response = await self._send(method, path, body)
         try:
             if response.status_code != 200:
-                raise await _refused(response)
+                raise await refused(response)
             if response.headers.get("content-encoding", "identity") != "identity":
                 raise bad_answer("a compressed body that was not asked for")
             yield response
@@ -168,11 +176,11 @@ class HttpUpstream:
                 # A kept connection that the server has closed meanwhile: once more, on a new one,
                 # since the next kept one may be closing as well (llama.cpp's after every stream).
                 if fresh:
-                    raise _unreachable(error) from None
+                    raise unreachable(error) from None
             except httpx.ReadTimeout:
-                raise _too_slow() from None
+                raise too_slow() from None
             except httpx.TransportError as error:
-                raise _unreachable(error) from None
+                raise unreachable(error) from None
         raise AssertionError("unreachable")
 
     async def _object(self, response: httpx.Response) -> Json:
@@ -185,15 +193,15 @@ class HttpUpstream:
                     if size > MOST_BYTES:
                         raise bad_answer(f"more than {MOST_BYTES} bytes")
         except (httpx.ReadTimeout, TimeoutError):
-            raise _too_slow() from None
+            raise too_slow() from None
         except httpx.TransportError:
-            raise _broken_off() from None
+            raise broken_off() from None
         return _as_object(b"".join(parts))
 
     async def _chunks(self, response: httpx.Response) -> AsyncIterator[Json]:
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind not in {"text/event-stream", ""}:
-            raise bad_answer(f"the content type {_word(kind)} instead of a stream of events")
+            raise bad_answer(f"the content type {word(kind)} instead of a stream of events")
         reader, size = EventReader(), 0
         try:
             async with asyncio.timeout(self._longest_s):
@@ -209,9 +217,9 @@ class HttpUpstream:
                     if data != b"[DONE]":
                         yield _as_object(data)
         except (httpx.ReadTimeout, TimeoutError):
-            raise _too_slow() from None
+            raise too_slow() from None
         except httpx.TransportError:
-            raise _broken_off() from None
+            raise broken_off() from None
         except UpstreamError as error:
             raise bad_answer(str(error)) from None
 
@@ -228,120 +236,3 @@ def _as_object(data: bytes) -> Json:
             "upstream_status", "the model server reported an error while answering; try again"
         )
     return value
-
-
-async def _refused(response: httpx.Response) -> UpstreamProblem:
-    """Return what an HTTP status other than 200 means for the caller."""
-    status = response.status_code
-    code = ""
-    try:
-        async with asyncio.timeout(5):
-            start = b""
-            async for part in response.stream:  # type: ignore[union-attr]
-                start += part
-                if len(start) > 65_536:
-                    break
-        error = json.loads(start).get("error")
-        code = str(error.get("code") or "") if isinstance(error, dict) else ""
-    except (ValueError, AttributeError, TimeoutError, RecursionError, httpx.TransportError):
-        pass
-    if status in {301, 302, 303, 307, 308}:
-        return bad_answer(f"HTTP {status}: redirects are not followed, give its final URL")
-    if code == "context_length_exceeded":
-        return UpstreamProblem(
-            "upstream_status",
-            "messages: longer than the model's context; send fewer or shorter ones",
-            status=400,
-            code=code,
-        )
-    if status == 404:
-        return UpstreamProblem(
-            "upstream_status",
-            "model: the model server does not know it, or has no such route; GET /v1/models lists "
-            "its models",
-            status=404,
-            code="model_not_found",
-        )
-    if status in {401, 403}:
-        return UpstreamProblem(
-            "upstream_status",
-            f"the model server refused the proxy's key (HTTP {status}); its operator sets "
-            "KIDRAILS_UPSTREAM_KEY",
-            code="upstream_refused",
-        )
-    if status == 429:
-        after = response.headers.get("retry-after", "")
-        return UpstreamProblem(
-            "upstream_status",
-            "the model server is busy; try again later",
-            status=429,
-            code="rate_limit_exceeded",
-            retry_after_s=int(after[:5]) if after.isdigit() else None,
-        )
-    if 400 <= status < 500:
-        return UpstreamProblem(
-            "upstream_status",
-            f"the model server did not accept the request (HTTP {status}); leave out options that "
-            "it does not know",
-            status=400,
-            code="upstream_rejected_request",
-        )
-    return UpstreamProblem(
-        "upstream_status", f"the model server failed (HTTP {status}); try again in a moment"
-    )
-
-
-def bad_answer(what: str) -> UpstreamProblem:
-    """Return the error for an answer that is not OpenAI's.
-
-    Args:
-        what: what came instead, in our words.
-    """
-    return UpstreamProblem(
-        "upstream_garbage",
-        f"the model server sent {what}; the operator checks --upstream, e.g. that it ends in /v1",
-        code="upstream_invalid_response",
-    )
-
-
-def _unreachable(error: httpx.TransportError) -> UpstreamProblem:
-    slow = isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout)
-    return UpstreamProblem(
-        "upstream_timeout" if slow else "upstream_unreachable",
-        f"the model server cannot be reached ({type(error).__name__}); is it running? GET /ready "
-        "says when it is back",
-        status=503,
-        code="upstream_unreachable",
-        retry_after_s=2,
-    )
-
-
-def _too_slow() -> UpstreamProblem:
-    return UpstreamProblem(
-        "upstream_timeout",
-        "the model server did not answer in time; try again, or ask for less",
-        status=504,
-        code="upstream_timeout",
-    )
-
-
-def _broken_off() -> UpstreamProblem:
-    return UpstreamProblem(
-        "upstream_broken_off",
-        "the model server broke off in the middle of its answer; try again",
-        code="upstream_broken_off",
-    )
-
-
-def _word(text: str) -> str:
-    return repr(text[:60]) if text.isascii() and text.isprintable() else "unknown"
-
-
-def empty_answer() -> Problem:
-    """Return the error for an answer without a single choice."""
-    return bad_answer("an answer without choices")
-
-
-def ended_early() -> Problem:
-    """Return the error for a stream that ended before the answer did."""
-    return _broken_off()

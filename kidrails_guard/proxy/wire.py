@@ -71,7 +71,8 @@ class ChatWriter:
         """Return one event of a stream."""
         if isinstance(event, Words):
             logprobs = {"content": list(event.logprobs)} if event.logprobs else None
-            return self._delta(event.choice, {"content": event.text}, logprobs=logprobs)
+            delta = {"refusal" if event.refusal else "content": event.text}
+            return self._delta(event.choice, delta, logprobs=logprobs)
         if isinstance(event, Tools):
             calls = [{"index": i, **call.wire()} for i, call in enumerate(event.calls)]
             return self._delta(event.choice, {"tool_calls": calls})
@@ -105,8 +106,8 @@ class ChatWriter:
                 },
             )
             if isinstance(event, Words):
-                message = choice["message"]
-                message["content"] = (message["content"] or "") + event.text
+                message, field = choice["message"], "refusal" if event.refusal else "content"
+                message[field] = (message[field] or "") + event.text
                 if event.logprobs:
                     known = choice["logprobs"] or {"content": []}
                     choice["logprobs"] = {"content": [*known["content"], *event.logprobs]}
@@ -116,7 +117,8 @@ class ChatWriter:
                 choice["finish_reason"] = event.reason
         for choice in choices.values():
             message = choice["message"]
-            if message["content"] is None and "tool_calls" not in message:
+            silent = message["content"] is None and message["refusal"] is None
+            if silent and "tool_calls" not in message:
                 message["content"] = ""
         answer = {**self._head, "object": "chat.completion"}
         answer["choices"] = [choices[index] for index in sorted(choices)]

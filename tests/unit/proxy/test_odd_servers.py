@@ -162,3 +162,42 @@ async def test_a_reminder_ends_the_text_before_the_tools() -> None:
     streamed = await proxy.stream(said, tools=[TOOL])
     assert streamed.text() == f"{CALM}\n\n{reminder}"
     assert not is_kind(streamed.text())
+
+
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
+NO = "I would rather not say that."
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_refusal_of_structured_output_is_no_broken_json(stream: bool) -> None:
+    if stream:
+        halves = [chunk({"refusal": half}) for half in (NO[:9], NO[9:])]
+        upstream = Scripted([*halves, chunk({}, "stop")])
+        streamed = await Proxied(upstream).stream("hello", response_format=SCHEMA)
+        deltas = [part["choices"][0]["delta"] for part in streamed.chunks]
+        assert "".join(delta.get("refusal", "") for delta in deltas) == NO
+        assert streamed.text() == ""
+    else:
+        upstream = Scripted(answer=completion(None, message={"refusal": NO}))
+        message = reply(await Proxied(upstream).chat("hello", response_format=SCHEMA))["message"]
+        assert (message["content"], message["refusal"]) == (None, NO)
+    text = {"format": {"type": "json_schema", "name": "x", "schema": {"type": "object"}}}
+    body = {"model": "m", "input": "hello", "text": text, "stream": stream}
+    response = await Proxied(upstream).post("/v1/responses", body)
+    if stream:
+        lines = [line[6:] for line in response.text.split("\n") if line[:6] == "data: "]
+        events = [json.loads(line) for line in lines]
+        assert [e["delta"] for e in events if e["type"] == "response.refusal.delta"] == [NO]
+        assert [e["refusal"] for e in events if e["type"] == "response.refusal.done"] == [NO]
+        answer = events[-1]["response"]
+    else:
+        answer = response.json()
+    assert answer["output"][0]["content"] == [{"type": "refusal", "refusal": NO}]
+
+
+async def test_an_unsafe_refusal_is_held_back() -> None:
+    upstream = Scripted(answer=completion(None, message={"refusal": "No zorblat for you."}))
+    response = await Proxied(upstream).chat("hello", response_format=OBJECT)
+    assert "zorblat" not in response.text
+    assert reply(response)["finish_reason"] == "content_filter"
+    assert is_kind(json.loads(reply(response)["message"]["content"])["message"])

@@ -208,6 +208,20 @@ async def test_embeddings_pass_as_numbers_only() -> None:
         assert (await proxy.post("/v1/embeddings", {"model": "m", **bad})).status_code == 400
 
 
+async def test_embeddings_come_in_the_order_of_their_texts(monkeypatch) -> None:
+    proxy = Proxied()
+    upstream = proxy.app.state.service.upstream
+    for indices, order in (([1, 0], [1.0, 0.0]), ([0, 0], [0.0, 1.0]), (["x", None], [0.0, 1.0])):
+
+        async def embeddings(body: object, indices: list[object] = indices) -> dict:
+            return {"data": [{"index": p, "embedding": [i]} for i, p in enumerate(indices)]}
+
+        monkeypatch.setattr(upstream, "embeddings", embeddings)
+        data = (await proxy.post("/v1/embeddings", {"model": "m", "input": ["a", "b"]})).json()
+        assert [entry["embedding"] for entry in data["data"]] == [[n] for n in order]
+        assert [entry["index"] for entry in data["data"]] == [0, 1]
+
+
 async def test_models_are_names_only() -> None:
     proxy = Proxied()
     response = await proxy.http.get("/v1/models")
@@ -281,7 +295,8 @@ async def test_many_who_ask_whether_it_is_ready_ask_the_upstream_once() -> None:
 
 async def test_an_unknown_path_or_method_is_told_in_openais_shape() -> None:
     proxy = Proxied()
-    for path in ("/", "/v1/chat", "/v1/files", "/v1/chat/completions/../x"):
+    for path in ("/", "/v1/chat", "/v1/files", "/v1/chat/completions/../x",
+                 "/v1/chat/completions/"):  # fmt: skip
         response = await proxy.post(path, {})
         assert response.status_code == 404
         assert problem(response)["code"] == "unknown_url"

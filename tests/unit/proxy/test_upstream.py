@@ -11,6 +11,7 @@ from clients import Proxied, Stream, problem, reply
 from planted import INTERRUPTED
 from upstreams import CALM, completion, event, stream_of
 
+from kidrails_guard.proxy import litellm_upstream
 from kidrails_guard.proxy.settings import Settings
 from kidrails_guard.proxy.upstream import HttpUpstream
 
@@ -27,10 +28,21 @@ def answering(status: int = 200, body: object = b"", **headers: str) -> httpx.Mo
 
 ERROR = {"error": {"message": SECRET, "code": SECRET}}
 LONG = {"error": {"message": SECRET, "code": "context_length_exceeded"}}
+LONG_ALIKE = [
+    # vLLM, in two versions; llama-server; SGLang; Ollama.
+    {"error": {"code": 400, "type": "BadRequestError", "message": f"{SECRET}: This model's maximum "
+               "context length is 2048 tokens. However, you requested 9000 tokens"}},
+    {"object": "error", "code": 400, "message": f"The decoder prompt (length 9000) is longer than "
+     f"the maximum model length of 2048. {SECRET}"},
+    {"error": {"code": 400, "type": "exceed_context_size_error", "message": SECRET}},
+    {"object": "error", "message": f"{SECRET} is longer than the model's context length (2048)"},
+    {"error": f"{SECRET}: input exceeds the context window"},
+]  # fmt: skip
 HTML = b"<html><title>zorblat-secret</title></html>"
 REFUSED = [
     (answering(400, ERROR), 400, "upstream_rejected_request"),
     (answering(400, LONG), 400, "context_length_exceeded"),
+    *((answering(400, body), 400, "context_length_exceeded") for body in LONG_ALIKE),
     (answering(404, ERROR), 404, "model_not_found"),
     (answering(404, HTML), 404, "model_not_found"),
     (answering(401, ERROR), 502, "upstream_refused"),
@@ -201,6 +213,11 @@ class Slow(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         self.closed = True
+
+
+def test_a_provider_that_is_told_too_much_says_so_through_litellm() -> None:
+    told = type("ContextWindowExceededError", (Exception,), {"status_code": 400})
+    assert litellm_upstream._problem(told(SECRET)).code == "context_length_exceeded"
 
 
 async def test_an_answer_that_takes_too_long_is_given_up() -> None:
