@@ -85,8 +85,9 @@ def explain_finding(finding: Finding, text: str = "") -> str:
     reason = reasons().get(finding.note)
     if finding.check == "personal_data":
         reason = f"The text holds {KINDS.get(finding.note, 'personal details')}."
-    elif finding.case in CONDUCT:
-        reason = reason or f"{CONDUCT_WORDS[finding.case].capitalize()}: {finding.note}."
+    elif reason is None and finding.case in CONDUCT:
+        detail = f": {finding.note}" if finding.note else f" ({finding.score:.0%} sure)"
+        reason = f"{CONDUCT_WORDS[finding.case].capitalize()}{detail}."
     elif reason is None:
         sure = f"{finding.score:.0%} sure"
         note = f", {finding.note}" if finding.note else ""

@@ -48,6 +48,16 @@ NEAR: Final = "near_crisis"
 CASE_AT: Final = 0.5
 """A case is named when it is likelier than not; else the hazard's general action holds."""
 
+ASKS: Final = "asks_personal_data"
+ASKS_AT: Final = 0.9
+"""A reply this surely about personal data counts as conduct: it asks for them.
+
+What the model sees has no place in the text, so masking alone would pass such a reply unchanged.
+Good replies speak of names and streets too ("cover the name of your school"), hence a threshold of
+its own. Of the replies in ``data`` that no training run sees (splits ``dev`` and ``eval``) none of
+1,714 good ones comes above 0.72, and half of the 98 labelled with it come above 0.9.
+"""
+
 EXPLAINS: Final = {
     Stage.INPUT: frozenset({Hazard.BODY_GROWING_UP, Hazard.VIOLENCE_IN_CONTEXT}),
     Stage.OUTPUT: frozenset(
@@ -55,7 +65,7 @@ EXPLAINS: Final = {
     ),
 }
 """Hazards that say why a text sounds risky: one that is surer of them than of its risk needs no
-other name. What is masked or asked for in a reply is decided elsewhere."""
+other name. What is masked in a reply is decided elsewhere."""
 
 READ_ROLES: Final = frozenset({"user", "assistant"})
 
@@ -191,9 +201,14 @@ class Classifier:
             min(max(score, 0.0), 1.0),
             note=note,
             about=ABOUTS[int(np.argmax(scores.about))],
-            case=case_of(scores, hazard) if stage is Stage.INPUT else "",
+            case=case_of(scores, hazard) if stage is Stage.INPUT else _conduct(hazard, score, note),
             weak=weak,
         )
+
+
+def _conduct(hazard: Hazard, score: float, note: str) -> str:
+    """Return the case of `CONDUCT` that a reply's hazard amounts to; a mere risk names none."""
+    return ASKS if hazard is Hazard.PERSONAL_DATA and score >= ASKS_AT and note != RISK else ""
 
 
 def build(policy: Policy, *, model: str | None = None) -> Classifier:

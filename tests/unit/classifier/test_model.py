@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kidrails_guard.checks.classifier import Classifier, build, case_of
-from kidrails_guard.classifier.calibrate import SCALED, Calibration
+from kidrails_guard.checks.classifier import Classifier, build
 from kidrails_guard.classifier.encode import MAX_TEXT
-from kidrails_guard.classifier.labels import CASE_INDEX, HAZARD_INDEX, HAZARDS, RISK, names
-from kidrails_guard.classifier.model import FILES, SHIPPED, Scores, load_model, read_manifest
+from kidrails_guard.classifier.labels import names
+from kidrails_guard.classifier.model import FILES, SHIPPED, load_model, read_manifest
 from kidrails_guard.errors import DataError, PolicyError
 from kidrails_guard.policy import load_policy
 from kidrails_guard.types import (
@@ -44,24 +43,6 @@ def look(check: Classifier, text: str, *turns: str, stage: Stage = Stage.INPUT):
     roles = ("user", "assistant")
     talk = Conversation(tuple(Message(roles[i % 2], t) for i, t in enumerate(turns)))
     return check.find(talk, text, AgeBand.MIDDLE, stage)
-
-
-def scores(**values: float) -> Scores:
-    hazard = np.zeros(len(HAZARDS), np.float32)
-    for name, value in values.items():
-        if name != RISK:
-            hazard[HAZARD_INDEX[Hazard(name)]] = value
-    case = np.zeros(len(CASE_INDEX), np.float32)
-    return Scores(hazard, values.get(RISK, 0.0), case, np.ones(3) / 3, np.ones(5) / 5)
-
-
-def fixed(check: Classifier, level: float, weak: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give the check plain thresholds."""
-    strong = dict.fromkeys((*map(str, HAZARDS), RISK), level)
-    lower = dict.fromkeys(strong, weak)
-    bands = (dict.fromkeys(AgeBand, strong), dict.fromkeys(AgeBand, lower))
-    calibration = Calibration(np.zeros((SCALED, 3)), *bands, strong, lower)
-    monkeypatch.setattr(check._model, "calibration", calibration)
 
 
 @pytest.mark.parametrize(
@@ -180,39 +161,6 @@ async def test_texts_read_at_once_get_the_same_findings(check: Classifier) -> No
     assert list(together) == [look(check, t) for t in texts]
 
 
-def test_thresholds_part_firm_from_weak(check: Classifier, monkeypatch) -> None:
-    fixed(check, 0.5, 0.2, monkeypatch)
-    found = check.findings(scores(K13=0.6, K12=0.3, K15=0.1), AgeBand.MIDDLE, Stage.INPUT)
-    assert {(f.hazard, f.weak) for f in found} == {
-        (Hazard.DISTRESS, False),
-        (Hazard.SCHOOL_CHEATING, True),
-    }
-
-
-def test_a_risky_text_without_a_clear_hazard_is_still_held(check: Classifier, monkeypatch) -> None:
-    fixed(check, 0.5, 0.2, monkeypatch)
-    (found,) = check.findings(scores(K11=0.1, K13=0.15, risk=0.9), AgeBand.MIDDLE, Stage.INPUT)
-    assert (found.hazard, found.note, found.weak) == (Hazard.ILLEGAL_ACTS, RISK, False)
-    both = check.findings(scores(K11=0.9, risk=0.9), AgeBand.MIDDLE, Stage.INPUT)
-    assert len(both) == 1
-
-
-def test_a_policy_that_lets_every_reply_pass_has_no_name_for_a_risky_one() -> None:
-    passing = {h: r.model_copy(update={"output": Action.ALLOW}) for h, r in POLICY.hazards.items()}
-    open_check = build(POLICY.model_copy(update={"hazards": passing}))
-    found = open_check.findings(scores(risk=1.0), AgeBand.MIDDLE, Stage.OUTPUT)
-    assert found == ()
-
-
-def test_the_likeliest_case_is_named_when_it_is_likely() -> None:
-    given = scores(K08=0.9)
-    given.case[CASE_INDEX[Hazard.BULLYING, "did"]] = 0.8
-    given.case[CASE_INDEX[Hazard.BULLYING, "plans"]] = 0.6
-    assert case_of(given, Hazard.BULLYING) == "did"
-    assert case_of(given, Hazard.HATE) == ""
-    assert case_of(given, Hazard.SELF_HARM) == ""
-
-
 def test_the_model_is_loaded_once() -> None:
     assert load_model(SHIPPED) is load_model(SHIPPED)
 
@@ -242,27 +190,3 @@ def test_an_empty_folder_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="kidrails guard train"):
         read_manifest(tmp_path)
     assert all((SHIPPED / name).is_file() for name in FILES)
-
-
-@pytest.mark.parametrize(
-    ("stage", "named", "at", "expected"),
-    [
-        (Stage.INPUT, "K03b", 0.9, {Hazard.BODY_GROWING_UP}),
-        (Stage.INPUT, "K04b", 0.9, {Hazard.VIOLENCE_IN_CONTEXT}),
-        (Stage.OUTPUT, "K10", 0.9, {Hazard.PERSONAL_DATA}),
-        # Less sure of its name than of its risk, or a name that explains nothing.
-        (Stage.INPUT, "K03b", 0.6, {Hazard.BODY_GROWING_UP, Hazard.ILLEGAL_ACTS}),
-        (Stage.INPUT, "K12", 0.9, {Hazard.SCHOOL_CHEATING, Hazard.ILLEGAL_ACTS}),
-    ],
-)
-def test_a_risk_that_a_hazard_explains_gets_no_other_name(
-    check: Classifier,
-    monkeypatch: pytest.MonkeyPatch,
-    stage: Stage,
-    named: str,
-    at: float,
-    expected: set[Hazard],
-) -> None:
-    fixed(check, 0.5, 0.3, monkeypatch)
-    found = check.findings(scores(**{named: at, "K11": 0.2, RISK: 0.7}), AgeBand.MIDDLE, stage)
-    assert firm(found) == expected
