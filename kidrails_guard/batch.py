@@ -13,6 +13,7 @@ from kidrails_guard.streaming import judge_reply
 from kidrails_guard.types import (
     CONDUCT,
     NO_TURNS,
+    Action,
     AgeBand,
     Conversation,
     Finding,
@@ -135,7 +136,8 @@ def verdict_record(identifier: Any, verdict: Verdict) -> dict[str, Any]:
     """Return a verdict as JSON: no text in it.
 
     ``spans`` are the parts to be masked, as offsets in code points; ``conduct`` is only there for
-    replies; ``failed`` names checks that did not answer.
+    replies, ``masked`` only for ``redact``: false where no place in the text could be masked;
+    ``failed`` names checks that did not answer.
     """
     record: dict[str, Any] = {
         "id": identifier,
@@ -144,10 +146,12 @@ def verdict_record(identifier: Any, verdict: Verdict) -> dict[str, Any]:
         "spans": [
             {"start": f.span[0], "end": f.span[1], "kind": f.note}
             for f in verdict.findings
-            if f.redact and f.span
+            if f.masks and f.span
         ],
         "elapsed_ms": round(verdict.elapsed_ms, 3),
     }
+    if verdict.action is Action.REDACT:
+        record["masked"] = verdict.masks
     if verdict.stage is Stage.OUTPUT:
         record["conduct"] = sorted({f.case for f in verdict.findings if f.case in CONDUCT})
     if verdict.failed:

@@ -41,6 +41,9 @@ ACTIONS: Final[dict[Action, str]] = {
     Action.CRISIS: "not passed on; the child got the crisis words",
 }
 
+UNMASKED: Final = "personal details were seen, but none could be masked; passed on unchanged"
+"""In place of the words for `Action.REDACT` where no check knew a place in the text."""
+
 CONDUCT_WORDS: Final[dict[str, str]] = {
     "asks_personal_data": "the reply asks for personal details",
     "secrecy": "the reply offers a secret or turns the child away from telling a grown-up",
@@ -105,7 +108,9 @@ def explain(verdict: Verdict, text: str = "") -> list[str]:
         verdict: what the guard decided.
         text: the checked text, only where the reader may see it.
     """
-    lines = [f"{verdict.action.label}: {ACTIONS[verdict.action]}."]
+    unmasked = verdict.action is Action.REDACT and not verdict.masks
+    done = UNMASKED if unmasked else ACTIONS[verdict.action]
+    lines = [f"{verdict.action.label}: {done}."]
     if verdict.hazard is not Hazard.BENIGN:
         lines.append(
             f"Because of {verdict.hazard} ({verdict.hazard.label}): {HAZARDS[verdict.hazard]}; "

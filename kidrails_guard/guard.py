@@ -159,7 +159,7 @@ class Guard:
     def redact(self, text: str, verdict: Verdict) -> str:
         """Return the text with every span masked that a finding wants masked."""
         answers = load_answers(self.policy.locale)
-        spans = [(f.span, f.note) for f in verdict.findings if f.redact and f.span]
+        spans = [(f.span, f.note) for f in verdict.findings if f.masks]
         return mask_spans(text, [(span, answers.mask(note)) for span, note in spans if span])
 
     def system_prompt(self, band: AgeBand, verdict: Verdict | None = None) -> str:

@@ -220,6 +220,7 @@ class Finding:
         redact: whether the span is to be masked.
         case: one of `CASES` for the hazard, one of `CONDUCT` for a reply, or empty.
         weak: below its threshold; it counts only where the guard is strict (a reply after `care`).
+        whole: it means nothing about a part of a reply; it counts in the look at the whole.
     """
 
     check: str
@@ -232,6 +233,12 @@ class Finding:
     redact: bool = False
     case: str = ""
     weak: bool = False
+    whole: bool = False
+
+    @property
+    def masks(self) -> bool:
+        """Whether it masks something: it wants to, and knows where."""
+        return self.redact and self.span is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +271,11 @@ class Verdict:
     def hazards(self) -> tuple[Hazard, ...]:
         """Every hazard found, each once, in the order of the codes."""
         return tuple(sorted({f.hazard for f in self.findings}))
+
+    @property
+    def masks(self) -> bool:
+        """Whether any part of the text is masked; `Action.REDACT` alone does not say so."""
+        return any(f.masks for f in self.findings)
 
     def merge(self, other: Verdict) -> Verdict:
         """Return the verdict that holds for both."""

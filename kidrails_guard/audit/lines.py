@@ -33,6 +33,7 @@ def line_values(event: AuditEvent, key: bytes) -> dict[str, Any]:
                 "score": round(f.score, 4),
                 "case": f.case,
                 "note": f.note,
+                "masks": f.masks,
             }
             for f in verdict.findings
         ],

@@ -150,23 +150,39 @@ def _happening(pair: _Pair) -> Happening | None:
         return None
     said: list[str] = []
     why: list[str] = []
-    gravest, failed = Action.ALLOW, False
+    gravest, failed, masked = Action.ALLOW, False, False
     for record in (pair.input, pair.output):
         if record is not None:
             said += _sentences(record)
             why += _reasons(record)
             gravest = max(gravest, _action(record))
             failed = failed or bool(record.failed)
+            masked = masked or _masked(record)
     return Happening(
         time=datetime.fromisoformat(first.time),
         action=gravest,
-        badge=texts.BADGE[gravest],
+        badge=(
+            texts.UNMASKED_BADGE
+            if gravest is Action.REDACT and not masked
+            else texts.BADGE[gravest]
+        ),
         said=tuple(said),
         why=tuple(why),
         band=first.band,
         request_id=first.request_id,
         failed=failed,
     )
+
+
+def _masked(record: AuditRecord) -> bool:
+    """Return whether anything was masked; earlier logs do not say it, but which check masks."""
+    return any(f.get("masks", f.get("check") == "personal_data") for f in record.findings)
+
+
+def _done(record: AuditRecord, words: Mapping[Action, str]) -> str:
+    action = _action(record)
+    unmasked = action is Action.REDACT and not _masked(record)
+    return texts.UNMASKED[record.stage] if unmasked else words[action]
 
 
 def _sentences(record: AuditRecord) -> list[str]:
@@ -182,13 +198,13 @@ def _sentences(record: AuditRecord) -> list[str]:
             said = ["An everyday message."]
         else:
             said = [f"Seen in a message: {seen}" + (f"; the child {case}." if case else ".")]
-        return [*said, texts.ON_INPUT[action]]
+        return [*said, _done(record, texts.ON_INPUT)]
     said = []
     if record.failed and hazard is Hazard.BENIGN:
         said = [f"The reply could not be checked: {checks} did not work.", texts.ON_OUTPUT[action]]
     elif action in {Action.REDACT} or action.answers:
         what = CONDUCT_WORDS.get(record.case) or f"seen in the program’s reply: {seen}"
-        said = [f"{what[0].upper()}{what[1:]}.", texts.ON_OUTPUT[action]]
+        said = [f"{what[0].upper()}{what[1:]}.", _done(record, texts.ON_OUTPUT)]
     if note := texts.NOTE.get(record.note):
         said.append(note)
     return said

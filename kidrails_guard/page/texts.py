@@ -15,6 +15,14 @@ PROGRAM: Final = "I am a computer program, not a person. I can be wrong."
 
 THINKING: Final = "I am thinking …"
 STOPPED: Final = "I stopped. Ask me something else!"
+LOST: Final = "I lost my connection. I keep trying. If you need somebody, go to a grown-up now."
+
+NOTE_LEFT: Final = (
+    "I left a note for the grown-up of this page that you want to talk. Your words are not in it."
+)
+NOTE_FAILED: Final = (
+    "I could not leave a note for your grown-up yet. I keep trying. Go to them now."
+)
 
 STARTERS: Final[dict[AgeBand, tuple[str, ...]]] = {
     AgeBand.EARLY: ("Why is the sky blue?", "Tell me about cats", "How do birds fly?"),
@@ -45,6 +53,13 @@ ON_INPUT: Final[dict[Action, str]] = {
     Action.REFUSE: "The program was not asked. A kind message said no, and why.",
     Action.CRISIS: "The program was not asked. Fixed words sent the child to a grown-up at once.",
 }
+
+UNMASKED: Final[dict[str, str]] = {
+    "input": "Personal details were seen but none could be masked; the program answered.",
+    "output": "Personal details were seen in the reply but none could be masked; it passed.",
+}
+UNMASKED_BADGE: Final = "Details seen"
+"""In place of the words for `Action.REDACT` where nothing was masked."""
 
 UNCHECKED: Final = (
     "To be safe the program was not asked. A kind message asked the child to try again, or to ask "

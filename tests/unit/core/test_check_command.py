@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from kidrails_guard.errors import DataError
 from kidrails_guard.explain import explain
 from kidrails_guard.guard import Guard
 from kidrails_guard.policy import load_policy
-from kidrails_guard.types import AgeBand, Finding, Hazard, Severity, Stage
+from kidrails_guard.types import Action, AgeBand, Finding, Hazard, Severity, Stage, Verdict
 
 
 def rows(output: str) -> list[dict]:
@@ -209,3 +210,28 @@ def test_the_schema_is_written_and_checked(capsys, tmp_path: Path) -> None:
     assert main(["policy", "schema", "--out", str(out)]) == 0
     assert main(["policy", "schema", "--out", str(out), "--check", "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["state"] == "up to date"
+
+
+def unmasked(stage: Stage) -> Verdict:
+    """What the classifier alone sees of personal data: no place in the text."""
+    seen = Finding("classifier", Hazard.PERSONAL_DATA, Severity.MILD, 0.8, case="gives")
+    return Verdict(Action.REDACT, (seen,), stage=stage, hazard=seen.hazard, severity=seen.severity)
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_nothing_is_called_masked_that_is_not(stage: Stage) -> None:
+    verdict = unmasked(stage)
+    assert "none could be masked" in explain(verdict, "made up")[0]
+    assert verdict_record(1, verdict)["masked"] is False
+    found = Finding("personal_data", Hazard.PERSONAL_DATA, Severity.MILD, span=(0, 4), redact=True)
+    both = replace(verdict, findings=(*verdict.findings, found))
+    assert explain(both, "made up")[0] == "redact: passed on with personal details masked."
+    assert verdict_record(1, both)["masked"] is True
+
+
+def test_a_reply_that_the_classifier_alone_finds_asking_is_explained() -> None:
+    asks = Finding(
+        "classifier", Hazard.PERSONAL_DATA, Severity.MILD, 0.97, case="asks_personal_data"
+    )
+    lines = explain(Verdict(Action.REDIRECT, (asks,), stage=Stage.OUTPUT))
+    assert lines[-1] == "- The reply asks for personal details (97% sure)."

@@ -115,6 +115,25 @@ def test_a_held_back_message_says_why() -> None:
     )
 
 
+@pytest.mark.parametrize("stage", ["input", "output"])
+@pytest.mark.parametrize(
+    ("changes", "masked"),
+    [
+        ({"masks": False}, False),
+        ({}, False),
+        ({"check": "my_own", "masks": True}, True),
+        ({"check": "personal_data"}, True),  # as earlier logs say it
+    ],
+)
+def test_details_count_as_masked_only_where_they_were(
+    stage: str, changes: dict[str, Any], masked: bool
+) -> None:
+    found = finding(hazard="K10", **changes)
+    (one,) = happenings([record(stage=stage, action="redact", hazard="K10", findings=(found,))])
+    assert ("none could be masked" not in one.said[-1]) is masked
+    assert one.badge == ("Details masked" if masked else "Details seen")
+
+
 def test_a_reply_that_misbehaved_is_named_by_what_it_did() -> None:
     (one,) = happenings(
         [
