@@ -70,6 +70,7 @@ HARD: Final = frozenset(
         "prose",
         "requests",
         "rounds",
+        "scales",
         "shades",
         "sorrow",
         "touch",
