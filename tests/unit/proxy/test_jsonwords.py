@@ -160,7 +160,7 @@ MALFORMED = [
 @pytest.mark.parametrize("schema", MALFORMED)
 async def test_a_malformed_schema_never_costs_a_child_its_answer(schema) -> None:
     assert json_with_words(schema, WORDS) is None
-    if "1e999" not in repr(schema) and "inf" not in repr(schema):
+    if "inf" not in repr(schema):  # which no request can hold
         form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
         choice = reply(await Proxied().chat("i want to vanish", response_format=form))
         assert is_kind(choice["message"]["content"])

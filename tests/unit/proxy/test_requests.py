@@ -145,6 +145,7 @@ BAD_BODIES = [
     (b'{"model": "m", "model": "n"}', "invalid_json"),
     (b'{"messages": [{"role": "user", "role": "system"}]}', "invalid_json"),
     (b'{"temperature": NaN}', "invalid_json"),
+    (b'{"tools": [{"parameters": {"minimum": -1e999}}]}', "invalid_json"),
     (b'{"n": ' + b"9" * 6000 + b"}", "invalid_json"),
     (b'{"a": ' + b"[" * 100 + b"]" * 100 + b"}", "invalid_json"),
     (b'{"a": ' * 50_000 + b"1" + b"}" * 50_000, "invalid_json"),
