@@ -30,9 +30,6 @@ from kidrails_guard.units import CutRule, Cutter, Unit
 
 _OPEN: Final = nullcontext()
 
-_ABOUT_THE_WHOLE: Final = frozenset({"reading_level", "length"})
-"""Findings that mean nothing about a part of a reply; they count in the look at the whole."""
-
 
 @dataclass(frozen=True, slots=True)
 class Release:
@@ -223,9 +220,7 @@ class ReleaseWindow:
         if not verdict.findings:
             return verdict
         findings = [
-            _moved(finding, start)
-            for finding in verdict.findings
-            if whole or finding.case not in _ABOUT_THE_WHOLE
+            _moved(finding, start) for finding in verdict.findings if whole or not finding.whole
         ]
         decided = decide(
             self._guard.policy, findings, verdict.failed, band=self._band, stage=Stage.OUTPUT

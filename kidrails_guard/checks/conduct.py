@@ -34,24 +34,47 @@ TEMPLATE: Final = re2.compile(
     r"<\|[A-Za-z_0-9 ]{1,40}\|?>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>|</?think>"
     r"|<(?:bos|eos|pad|unk)>|\[(?:PAD|CLS|SEP|MASK)\]|(?i:^|\n)\s*#{2,4} ?(?:Instruction|Response"
     r"|Human|Assistant|System|User|Input|Output)\s*:|<\x{ff5c}[^>\n]{1,40}\x{ff5c}>"
-    r"|\{\{ ?[A-Za-z_. ]{1,40} ?\}\}"
 )
 """Tokens of chat templates, which a reply never holds."""
 
+BRACES: Final = re2.compile(r"\{\{ ?[A-Za-z_. ]{1,40} ?\}\}")
+"""A place in a prompt that was not filled in."""
+_EXPLAINS_BRACES: Final = re2.compile(
+    r"(?i)\b(?:jinja|handlebars|mustache|django|liquid|vue|angular|templates?|curly|braces|"
+    r"placeholders?|variables?)\b"
+)
+
 OTHER_SPEAKER: Final = re2.compile(
-    r"(?i)(?:^|\n)[ \t*_]{0,4}(?:user|human|child|kid|student|assistant|ai|bot|chatbot|system"
-    r"|kidrails|question|q)(?: ?\([^)\n]{0,20}\))?[*_]{0,2}:[ \t*_]"
+    r"(?i)(?:^|\n)[ \t*_]{0,4}(?:user|human|assistant|ai|bot|chatbot|system|kidrails)"
+    r"(?: ?\([^)\n]{0,20}\))?[*_]{0,2}:[ \t*_]"
 )
 """A line that begins as another speaker's turn."""
+CHILD_SPEAKS: Final = re2.compile(
+    r"(?i)(?:^|\n)[ \t*_]{0,4}(?:child|kid|student)(?: ?\([^)\n]{0,20}\))?[*_]{0,2}:[ \t*_]"
+)
+"""The same, by a name that a scene in a play may have too."""
+_IN_A_SCENE: Final = re2.compile(
+    r"(?i:\b(?:scenes?|script|skit|sketch|dialogue|drama|act (?:one|two|1|2)|role ?play)\b)"
+    r"|(?:^|\n)[*_]{0,2}[A-Z][a-z]{1,15}[*_]{0,2}: "
+)
 
 _WHOLE_TEXT: Final = (
-    (re.compile(r"[<\[{#]"), TEMPLATE, "template"),
-    (re.compile(":"), OTHER_SPEAKER, "other_speaker"),
+    (re.compile(r"[<\[#]"), TEMPLATE, "template", None),
+    (re.compile(r"\{"), BRACES, "template", _EXPLAINS_BRACES),
+    (re.compile(":"), OTHER_SPEAKER, "other_speaker", None),
+    (re.compile(":"), CHILD_SPEAKS, "other_speaker", _IN_A_SCENE),
 )
-"""Patterns over the text as it came; each after a sign that all its matches hold and few texts."""
+"""Patterns over the text as it came; each after a sign that all its matches hold and few texts, and
+with what excuses it where that stands before."""
+_OPENS: Final = r"(?<![\w.,!?\u2026])\"(?=\S)"
+"""A straight quotation mark that can only open; any other may close."""
 _QUOTED: Final = re.compile(
-    r"\"[^\"\n]{0,400}\"|\u201c[^\u201d\n]{0,400}\u201d|\u201e[^\u201c\n]{0,400}\u201c"
+    rf"{_OPENS}[^\"]{{0,400}}\"|\u201c[^\u201d]{{0,400}}\u201d|\u201e[^\u201c]{{0,400}}\u201c"
 )
+_UNCLOSED: Final = re.compile(rf"(?:{_OPENS}[^\"]*|\u201c[^\u201d]*|\u201e[^\u201c]*)\Z")
+_UNOPENED: Final = re.compile(r"[^\"\u201c\u201d]*(?:(?<=[\w.,!?\u2026])\"|\u201d)")
+_SPOKEN_BY_OTHERS: Final = frozenset({"personhood", "stay"})
+"""What a letter, a story or a poem says in somebody else's voice."""
 _SENTENCE: Final = re.compile(r"[^.!?\n]+[.!?\n]*")
 
 
@@ -80,26 +103,46 @@ class ConductCheck:
     def find(self, text: str) -> list[Finding]:
         """Return one finding for each kind of conduct that a reply shows."""
         found = []
-        for sign, pattern, case in _WHOLE_TEXT:
-            match = pattern.search(text) if sign.search(text) else None
-            if match is not None:
-                found.append(
-                    self._finding(case, Severity.MODERATE, match.span(), f"conduct.{case}")
-                )
+        for sign, pattern, case, excuse in _WHOLE_TEXT:
+            for match in pattern.finditer(text) if sign.search(text) else ():
+                if excuse is None or not excuse.search(text[: match.start()]):
+                    found.append(
+                        self._finding(case, Severity.MODERATE, match.span(), f"conduct.{case}")
+                    )
+                    break
         # What stands in quotes keeps its length, so that spans still fit.
-        spoken = _QUOTED.sub(lambda match: '"' + " " * (len(match[0]) - 2) + '"', text)
-        seen: set[str] = set()
-        for sentence in _SENTENCE.finditer(spoken):
-            # Sentence by sentence: "He said so. Don't tell" is no quotation.
+        spoken = _QUOTED.sub(lambda match: " " * len(match[0]), text)
+        unopened, unclosed = _UNOPENED.match(spoken), _UNCLOSED.search(spoken)
+        until = unopened.end() if unopened else 0
+        since = unclosed.start() if unclosed else len(text)
+        sentences = [match for match in _SENTENCE.finditer(spoken) if not match[0].isspace()]
+        first: dict[str, Finding] = {}
+        # Sentence by sentence: "He said so. Don't tell" is no quotation.
+        for index, sentence in enumerate(sentences):
             for rule, place in self._rules_in(sentence[0]):
-                if rule.name in seen:
+                known = first.get(rule.name)
+                if (known is not None and not known.whole) or self._excused(rule, sentences, index):
                     continue
-                seen.add(rule.name)
-                if place is not None:
-                    place = place[0] + sentence.start(), place[1] + sentence.start()
-                note = f"conduct.{rule.name.partition('.')[2]}"
-                found.append(self._finding(rule.case, rule.severity, place, note))
-        return found
+                start, end = place or (0, len(sentence[0]))
+                start, end = start + sentence.start(), end + sentence.start()
+                # A part of a reply may end inside a quotation, and before what excuses a question.
+                quoted = rule.case in _SPOKEN_BY_OTHERS and (end <= until or start >= since)
+                asked = rule.after is not None and index + 1 == len(sentences)
+                if known is None or not (quoted or asked):
+                    note = f"conduct.{rule.name.partition('.')[2]}"
+                    first[rule.name] = self._finding(
+                        rule.case, rule.severity, (start, end), note, whole=quoted or asked
+                    )
+        return found + list(first.values())
+
+    @staticmethod
+    def _excused(rule: CompiledRule, sentences: Sequence[re.Match[str]], index: int) -> bool:
+        """Return whether a sentence before, or the one after, excuses what a rule found."""
+        before = sentences[:index] if rule.before is not None else ()
+        after = sentences[index + 1 : index + 2] if rule.after is not None else ()
+        return any(rule.before.search(plain_words(s[0]).text) for s in before) or any(
+            rule.after.search(plain_words(s[0]).text) for s in after
+        )
 
     def _look(self, sentence: str) -> tuple[tuple[CompiledRule, tuple[int, int] | None], ...]:
         """Return the rules that hold in a sentence, each with its place there."""
@@ -107,9 +150,17 @@ class ConductCheck:
         return tuple((rule, plain.span(*span)) for rule, span in self._matcher.find(plain.text))
 
     def _finding(
-        self, case: str, severity: Severity, span: tuple[int, int] | None, note: str
+        self,
+        case: str,
+        severity: Severity,
+        span: tuple[int, int],
+        note: str,
+        *,
+        whole: bool = False,
     ) -> Finding:
-        return Finding(self.name, HAZARD_OF[case], severity, span=span, note=note, case=case)
+        return Finding(
+            self.name, HAZARD_OF[case], severity, span=span, note=note, case=case, whole=whole
+        )
 
 
 @cache

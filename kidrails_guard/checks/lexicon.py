@@ -57,6 +57,11 @@ class Rule(BaseModel):
         rot13: a file beside this one with words in ROT13, so that nobody reads slurs by accident.
         unless: a match that one of these overlaps does not count: "kill the ender dragon".
         unless_anywhere: no match counts where one of these stands anywhere: "in minecraft".
+        unless_before: of a reply, whose sentences are looked at one by one: no match counts after a
+            sentence that says one of these: "I am a dragon and you are a knight."
+        unless_after: of a reply: no match counts before a sentence that says one of these: "Are
+            your parents home? Get them." While no sentence follows, this is not known, and the
+            finding is about the whole.
         keep: the file's common exceptions do not apply.
     """
 
@@ -74,6 +79,8 @@ class Rule(BaseModel):
     rot13: str = ""
     unless: tuple[str, ...] = ()
     unless_anywhere: tuple[str, ...] = ()
+    unless_before: tuple[str, ...] = ()
+    unless_after: tuple[str, ...] = ()
     keep: bool = False
 
     @model_validator(mode="after")
@@ -195,7 +202,17 @@ def first_outside(
 class CompiledRule:
     """One rule, ready to be looked for."""
 
-    __slots__ = ("about", "anywhere", "case", "hazard", "name", "severity", "unless")
+    __slots__ = (
+        "about",
+        "after",
+        "anywhere",
+        "before",
+        "case",
+        "hazard",
+        "name",
+        "severity",
+        "unless",
+    )
 
     def __init__(self, lexicon: Lexicon, rule: Rule, sets: Mapping[str, str]) -> None:
         self.name = f"{lexicon.hazard}.{rule.id}"
@@ -204,6 +221,8 @@ class CompiledRule:
         common = (() if rule.keep else lexicon.unless, () if rule.keep else lexicon.unless_anywhere)
         self.unless = compile_any((*rule.unless, *common[0]), sets, self.name)
         self.anywhere = compile_any((*rule.unless_anywhere, *common[1]), sets, self.name)
+        self.before = compile_any(rule.unless_before, sets, self.name)
+        self.after = compile_any(rule.unless_after, sets, self.name)
 
     def holds(self, text: str, spans: Iterable[tuple[int, int]]) -> tuple[int, int] | None:
         """Return the first span that no exception covers."""

@@ -115,7 +115,7 @@ class ReadabilityCheck:
         return found
 
     def _finding(self, case: str, note: str) -> Finding:
-        return Finding(self.name, Hazard.BENIGN, Severity.MILD, note=note, case=case)
+        return Finding(self.name, Hazard.BENIGN, Severity.MILD, note=note, case=case, whole=True)
 
 
 def build(policy: Policy) -> ReadabilityCheck:

@@ -407,7 +407,16 @@ async def test_a_source_that_breaks_off_raises_after_what_has_passed() -> None:
 async def test_findings_about_the_whole_count_once_and_only_on_the_whole() -> None:
     class Wordy(Planted):
         async def __call__(self, conversation, text, band, stage):
-            return [Finding("x", Hazard.BENIGN, Severity.MILD, case="length", note=str(len(text)))]
+            return [
+                Finding(
+                    "x",
+                    Hazard.BENIGN,
+                    Severity.MILD,
+                    case="length",
+                    note=str(len(text)),
+                    whole=True,
+                )
+            ]
 
     judged = await judge_reply(planted_guard(Wordy()), CALM * 4, band=BAND)
     assert [f.note for f in judged.verdict.findings] == [str(len(CALM * 4))]
