@@ -83,14 +83,15 @@ def build_app(
     chat = ProxyChat(
         options.proxy, keys=options.keys, sampling=options.sampling, transport=transport
     )
+    child_page = ChildPage(chat, store, policy, audit=options.audit)
     # No OpenAPI pages: they would load scripts from elsewhere.
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.router.routes += [
         *Forms(store, sessions, band=options.band or policy.fallback_band).routes(),
         Route(gate.STYLE, _style),
         Route("/favicon.ico", _icon),
+        child.tell_route(child_page),
     ]
-    child_page = ChildPage(chat, store, policy, audit=options.audit)
     grown_page = grown_up.GrownUpPage(chat, store, policy, audit=options.audit)
     # The longer path first: the other one matches everything.
     _mount(app, grown_up.build_grown_up_page(grown_page), gate.GROWN_UP)

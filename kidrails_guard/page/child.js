@@ -1,18 +1,88 @@
-// Runs when the child's page opens: labels that Gradio does not set, and where the keyboard goes.
+// Runs when the child's page opens: what must work without a connection, labels that Gradio does not
+// set, and where the keyboard goes.
 () => {
-  const box = () => document.querySelector("#box textarea");
+  const find = (selector) => document.querySelector(selector);
+  const box = () => find("#box textarea");
   // The element may still have to be drawn: try for two seconds.
-  const focus = (find, tries = 40) => {
-    const element = find();
+  const focus = (selector, tries = 40) => {
+    const element = find(selector);
     element?.focus();
     if ((!element || document.activeElement !== element) && tries) {
-      setTimeout(() => focus(find, tries - 1), 50);
+      setTimeout(() => focus(selector, tries - 1), 50);
     }
   };
-  window.kidrails = {
-    toBox: () => focus(box),
-    toTell: () => focus(() => document.querySelector("#tell-title")),
+  const toBox = () => focus("#box textarea");
+  const write = (text) => {
+    box().value = text;
+    box().dispatchEvent(new Event("input", { bubbles: true }));
   };
+  let asked = null;
+  document.addEventListener("keypress", (event) => {
+    if (event.key === "Enter" && event.target === box()) asked = box().value;
+  }, { capture: true });
+  document.addEventListener("click", (event) => {
+    if (event.target.closest("#send")) asked = box().value;
+  }, { capture: true });
+  window.kidrails = {
+    toBox,
+    // Gradio comes for the question a little after Enter: what has been typed since stays in the
+    // box, and a second Enter that was as quick finds nothing.
+    take: (text) => {
+      const now = box().value;
+      const wanted = asked ?? (now.startsWith(text) ? text : "");
+      asked = null;
+      write(now.startsWith(wanted) ? now.slice(wanted.length) : now);
+      toBox();
+      return wanted;
+    },
+    ask: (text) => {
+      write(text);
+      setTimeout(() => find("#send").click());
+    },
+  };
+
+  // "Tell a grown-up": shown at once; the note is sent beside it until it has arrived. Both outlive
+  // the reload that ends a lost connection. A frame may have no storage.
+  const kept = (() => { try { return window.sessionStorage; } catch { return null; } })();
+  let sending = false;
+  const leaveNote = async (waitMs = 3000) => {
+    sending = true;
+    kept?.setItem("kidrails-note", "unsent");
+    const answer = await fetch("./tell", { method: "POST" }).catch(() => null);
+    const noted = find("#noted");
+    if (answer?.ok) {
+      sending = false;
+      kept?.removeItem("kidrails-note");
+      find(".tell-panel ul").innerHTML = await answer.text();
+      noted.textContent = noted.dataset.left;
+    } else {
+      noted.textContent = noted.dataset.failed;
+      setTimeout(leaveNote, waitMs, Math.min(2 * waitMs, 60000));
+    }
+  };
+  const showTelling = (open) => {
+    document.body.classList.toggle("telling", open);
+    if (open) kept?.setItem("kidrails-telling", "yes");
+    else kept?.removeItem("kidrails-telling");
+    focus(open ? "#tell-title" : "#box textarea");
+  };
+  document.addEventListener("click", (event) => {
+    if (event.target.closest("#tell")) {
+      find("#noted").textContent = "";
+      showTelling(true);
+      if (!sending) leaveNote();
+    } else if (event.target.closest("#tell-close")) showTelling(false);
+  });
+  if (kept?.getItem("kidrails-telling")) showTelling(true);
+  if (kept?.getItem("kidrails-note")) leaveNote();
+
+  // What Gradio shows as a toast for adults, said in words for a child.
+  new MutationObserver(() => {
+    const lost = find("#lost");
+    const words = find(".toast-wrap .toast-body") ? lost.dataset.words : "";
+    if (lost && lost.textContent !== words) lost.textContent = words;
+  }).observe(document.body, { childList: true, subtree: true });
+
   const label = () => {
     const live = document.getElementById("live");
     live?.setAttribute("role", "status");

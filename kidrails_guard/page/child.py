@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import html
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import gradio as gr
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
 
-from kidrails_guard.page import texts
+from kidrails_guard.page import gate, texts
 from kidrails_guard.page.talk import LONGEST_MESSAGE, ChildPage, Talk
 
 SCRIPT: Final = (Path(__file__).parent / "child.js").read_text(encoding="utf-8")
 _FORGET_S: Final = 3 * 3600
 _TO_BOX: Final = "() => { kidrails.toBox(); }"
+#: Empties the box at once, so that nothing typed after it is lost.
+_TAKE: Final = "(text, talk) => [kidrails.take(text), talk]"
+_STOP_WAIT_S: Final = 5.0
 
 _HEADER: Final = f"""
 <header class="top">
@@ -29,21 +39,48 @@ _HEADER: Final = f"""
   <h1>{texts.NAME}</h1><p class="program">{texts.PROGRAM}</p>
   <a class="grown" href="./grown-up/">For grown-ups</a>
 </header>
+<p id="lost" role="status" data-words="{html.escape(texts.LOST)}"></p>
 """
 
 
+def people_cards(people: tuple[str, ...]) -> str:
+    """Return whom the child can tell, as items of a list."""
+    return "".join(f"<li>{html.escape(person)}</li>" for person in people)
+
+
 def people_panel(people: tuple[str, ...]) -> str:
-    """Return the panel that says whom to tell, and that a note has gone to the grown-up."""
-    cards = "".join(f"<li>{html.escape(person)}</li>" for person in people)
+    """Return the panel that says whom to tell; the script shows that a note has gone."""
     return (
         '<section class="tell-panel" aria-labelledby="tell-title">'
         '<h2 id="tell-title" tabindex="-1">Go to a grown-up you trust</h2>'
-        f"<ul>{cards}</ul>"
+        f"<ul>{people_cards(people)}</ul>"
         "<p>You can say: <q>I need to tell you something.</q> Or show them this page.</p>"
         "<p>If one grown-up does not help, or is the one who scares you, tell another one.</p>"
-        "<p>I left a note for the grown-up of this page that you want to talk. "
-        "Your words are not in it.</p></section>"
+        f'<p id="noted" role="status" data-left="{html.escape(texts.NOTE_LEFT)}" '
+        f'data-failed="{html.escape(texts.NOTE_FAILED)}"></p></section>'
     )
+
+
+def tell_route(page: ChildPage) -> Route:
+    """Return where the page's script leaves the note that the child wants to talk.
+
+    Not an event of Gradio's: those end with a lost connection, and this one must come through.
+    The answer is whom the child can tell now; 503 where the note could not be written.
+    """
+
+    async def leave_note(request: Request) -> Response:
+        left = await run_in_threadpool(page.tell)
+        return HTMLResponse(people_cards(page.people()), 200 if left else 503)
+
+    return Route(gate.TELL, leave_note, methods=["POST"])
+
+
+@dataclass(frozen=True, slots=True)
+class _Answering:
+    """An answer that is under way: how to end it, and whether it has ended."""
+
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    done: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 def build_child_page(page: ChildPage, *, visit_of: Callable[[Any], str]) -> gr.Blocks:
@@ -55,10 +92,10 @@ def build_child_page(page: ChildPage, *, visit_of: Callable[[Any], str]) -> gr.B
     """
     hidden: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     first = page.begin()
+    answering: dict[str | None, _Answering] = {}
     with gr.Blocks(title=texts.NAME, analytics_enabled=False, fill_width=True) as blocks:
         # Kept on this machine, in memory, for as long as the page is open.
         talk: gr.State = gr.State(None, time_to_live=_FORGET_S)
-        coming: gr.State = gr.State("", time_to_live=_FORGET_S)
         gr.HTML(_HEADER, elem_id="top")
         chat = gr.Chatbot(
             first.bubbles(),
@@ -77,9 +114,10 @@ def build_child_page(page: ChildPage, *, visit_of: Callable[[Any], str]) -> gr.B
         )
         with gr.Row(elem_id="starters", equal_height=True) as starters:
             ideas = [gr.Button(idea, elem_classes="idea") for idea in texts.STARTERS[page.band]]
-        with gr.Column(elem_id="tell-area", visible=False) as tell_area:
-            panel = gr.HTML()
-            close = gr.Button("Back to our talk", elem_id="tell-close")
+        # Always there, and shown by the script: it must not need a connection.
+        with gr.Column(elem_id="tell-area"):
+            panel = gr.HTML(people_panel(page.people()))
+            gr.Button("Back to our talk", elem_id="tell-close")
         with gr.Row(elem_id="write", equal_height=True):
             box = gr.Textbox(
                 elem_id="box",
@@ -109,55 +147,53 @@ def build_child_page(page: ChildPage, *, visit_of: Callable[[Any], str]) -> gr.B
             fresh = page.begin()
             labels = [gr.Button(idea) for idea in texts.STARTERS[page.band]]
             usual = gr.Button(elem_classes=[])
-            return (fresh, "", fresh.bubbles(), gr.Row(visible=True), "", usual, *sending(False),
-                    *labels)  # fmt: skip
+            return (fresh, fresh.bubbles(), gr.Row(visible=True), "", usual, *sending(False),
+                    people_panel(page.people()), *labels)  # fmt: skip
 
         async def say(
             text: str, before: Talk | None, request: gr.Request
         ) -> AsyncIterator[tuple[Any, ...]]:
-            if not (text or "").strip():
+            who = request.session_hash
+            if who in answering or not (text or "").strip():
                 yield (gr.skip(),) * len(shown)
                 return
-            async for turn in page.answer(text, before or page.begin(), visit=visit_of(request)):
-                yield (
-                    turn.talk,
-                    turn.unfinished,
-                    turn.talk.bubbles(turn.unfinished),
-                    gr.Row(visible=False),
-                    html.escape(turn.announce) if turn.announce else gr.skip(),
-                    gr.Button(elem_classes="now") if turn.crisis else gr.skip(),
-                    *sending(bool(turn.unfinished)),
-                    "",
-                )
+            answering[who] = this = _Answering()
+            try:
+                talk_before, visit = before or page.begin(), visit_of(request)
+                async for turn in page.answer(text, talk_before, visit=visit, stop=this.stop):
+                    yield (
+                        turn.talk,
+                        turn.talk.bubbles(turn.unfinished),
+                        gr.Row(visible=False),
+                        html.escape(turn.announce) if turn.announce else gr.skip(),
+                        gr.Button(elem_classes="now") if turn.crisis else gr.skip(),
+                        *sending(bool(turn.unfinished)),
+                    )
+            finally:
+                del answering[who]
+                this.done.set()
 
-        def stop_now(talk: Talk, unfinished: str) -> tuple[Any, ...]:
-            ended = page.stopped(talk, unfinished)
-            return (ended, "", ended.bubbles(), texts.STOPPED, *sending(False))
+        async def stop_now(request: gr.Request) -> tuple[gr.Button, gr.Button]:
+            # Not Gradio's `cancels`: the answer ends itself, so that its last words come last.
+            if this := answering.get(request.session_hash):
+                this.stop.set()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(this.done.wait(), _STOP_WAIT_S)
+            return sending(False)
 
-        def tell_now() -> tuple[Any, Any]:
-            page.tell()
-            return gr.Column(visible=True), people_panel(page.people())
-
-        shown = [talk, coming, chat, starters, live, tell, send, stop, box]
-        start = [talk, coming, chat, starters, live, tell, send, stop, *ideas]
-        # One answer at a time, whichever way it was asked for.
-        ask: dict[str, Any] = {**hidden, "trigger_mode": "once", "concurrency_limit": 16}
-        asked = [gr.on([box.submit, send.click], say, [box, talk], shown, **ask)]
-        asked += [idea.click(say, [idea, talk], shown, **ask) for idea in ideas]
-        for event in asked[1:]:
-            event.then(None, js=_TO_BOX, **hidden)
-        send.click(None, js=_TO_BOX, **hidden)
-        stop.click(
-            stop_now,
-            [talk, coming],
-            [talk, coming, chat, live, send, stop],
-            cancels=asked,
-            **hidden,
+        shown = [talk, chat, starters, live, tell, send, stop]
+        start = [talk, chat, starters, live, tell, send, stop, panel, *ideas]
+        # One event for every way to ask: while an answer comes, Gradio lets none of them through.
+        gr.on(
+            [box.submit, send.click], say, [box, talk], shown,
+            js=_TAKE, trigger_mode="once", concurrency_limit=16, **hidden,
+        )  # fmt: skip
+        for idea in ideas:
+            idea.click(None, idea, None, js="(text) => { kidrails.ask(text); }", **hidden)
+        stopping: dict[str, Any] = {**hidden, "concurrency_limit": 16}
+        stop.click(stop_now, None, [send, stop], **stopping).then(None, js=_TO_BOX, **hidden)
+        anew.click(stop_now, None, [send, stop], **stopping).then(
+            open_page, None, start, **hidden
         ).then(None, js=_TO_BOX, **hidden)
-        tell.click(tell_now, None, [tell_area, panel], **hidden).then(
-            None, js="() => { kidrails.toTell(); }", **hidden
-        )
-        close.click(lambda: gr.Column(visible=False), None, tell_area, js=_TO_BOX, **hidden)
-        anew.click(open_page, None, start, cancels=asked, **hidden).then(None, js=_TO_BOX, **hidden)
         blocks.load(open_page, None, start, **hidden)
     return blocks

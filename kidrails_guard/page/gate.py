@@ -23,15 +23,17 @@ from kidrails_guard.page.settings import SettingsStore
 
 GROWN_UP: Final = "/grown-up"
 LOGIN, SETUP, LOCK = f"{GROWN_UP}/login", f"{GROWN_UP}/setup", f"{GROWN_UP}/lock"
-STYLE, READY = "/style.css", "/ready"
+STYLE, READY, TELL = "/style.css", "/ready", "/tell"
 SESSION_COOKIE: Final = "kidrails_grown_up"
 VISIT_COOKIE: Final = "kidrails_visit"
 
-_OPEN: Final = frozenset({LOGIN, SETUP, LOCK, STYLE, READY, "/favicon.ico"})
+_OPEN: Final = frozenset({LOGIN, SETUP, LOCK, STYLE, READY, TELL, "/favicon.ico"})
 _GRADIO: Final = re.compile(
     r"/(?:$|theme\.css$|config$|favicon\.ico$|manifest\.json$|assets/|static/"
-    r"|gradio_api/(?:queue/(?:join|data)$|heartbeat/|cancel$|reset$|info$|startup-events$))"
+    r"|gradio_api/(?:queue/(?:join|data)$|heartbeat/|cancel$|reset$|info$|app_id$|startup-events$))"
 )
+#: Says only which start of the page this is; a page that lost its connection asks for it.
+_APP_ID: Final = "/gradio_api/app_id"
 _LARGEST_BODY: Final = 64 * 1024
 _LIFE_S: Final = 12 * 3600.0
 _FOREIGN_META: Final = re.compile(
@@ -151,7 +153,9 @@ class Gate:
         page = inner == "/"
         if page and self._store.read() is None:
             return _go(SETUP)
-        if inner != path and not self._sessions.holds(connection.cookies.get(SESSION_COOKIE)):
+        if inner not in {path, _APP_ID} and not self._sessions.holds(
+            connection.cookies.get(SESSION_COOKIE)
+        ):
             return _go(LOGIN) if page else PlainTextResponse("Locked.", 401)
         return None
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from kidrails_guard.answers import load_answers
 from kidrails_guard.audit import note_inbox
 from kidrails_guard.errors import UpstreamError
 from kidrails_guard.page import texts
-from kidrails_guard.page.chat import Ended, ProxyChat, once, plain, whole_sentences
+from kidrails_guard.page.chat import Ended, Piece, ProxyChat, once, plain, whole_sentences
 from kidrails_guard.page.settings import SettingsStore
 from kidrails_guard.policy import Policy
 from kidrails_guard.types import AgeBand, Message
@@ -105,7 +106,9 @@ class ChildPage:
         hello = self._answers.notice("disclosure", self.band, seed=talk.session)
         return talk.add("assistant", hello, to_model=False)
 
-    async def answer(self, text: str, talk: Talk, *, visit: str = "") -> AsyncIterator[Turn]:
+    async def answer(
+        self, text: str, talk: Talk, *, visit: str = "", stop: asyncio.Event | None = None
+    ) -> AsyncGenerator[Turn, None]:
         """Yield what the page shows while the child's message is answered.
 
         Args:
@@ -113,7 +116,9 @@ class ChildPage:
             talk: the talk before it.
             visit: names the browser to the guard, which suggests breaks and remembers what
                 earlier turns add up to; a talk that is begun anew does not begin that anew.
+            stop: set when the child does not want more; what had come stays.
         """
+        stop = stop or asyncio.Event()
         band = self.band
         talk = talk.add("user", text.strip()[:LONGEST_MESSAGE])
         yield Turn(talk, texts.THINKING)
@@ -123,8 +128,8 @@ class ChildPage:
             asked = self.chat.stream(
                 talk.for_model(), band=band, session=visit or talk.session, max_tokens=tokens
             )
-            async with aclosing(asked) as events:
-                async for event in events:
+            async with aclosing(asked) as events, aclosing(_until(stop, events)) as wanted:
+                async for event in wanted:
                     if isinstance(event, Ended):
                         ended = event
                         continue
@@ -142,30 +147,55 @@ class ChildPage:
             talk = talk.add("assistant", f"{plain(said)}\n{kind}".strip(), to_model=False)
             yield Turn(talk, announce=kind)
             return
+        if stop.is_set():
+            talk = self._stopped(talk, plain(said))
+            yield Turn(talk, announce=texts.STOPPED)
+            return
         reply = plain(whole_sentences(once(said)) if ended.reason == "length" else once(said))
         if not reply:
             reply = self._answers.notice("unavailable", band, seed=talk.session)
         talk = talk.add("assistant", reply)
         yield Turn(talk, announce=reply, crisis=ended.action == "crisis")
 
-    def stopped(self, talk: Talk, unfinished: str) -> Talk:
-        """Return the talk after the child stopped an answer: what had come stays."""
-        reply = whole_sentences(unfinished) if unfinished != texts.THINKING else ""
+    def _stopped(self, talk: Talk, unfinished: str) -> Talk:
+        reply = whole_sentences(unfinished)
         return talk.add("assistant", f"{reply}\n{texts.STOPPED}".strip(), to_model=False)
 
-    def tell(self) -> None:
-        """Put a note into the grown-up's inbox."""
+    def tell(self) -> bool:
+        """Put a note into the grown-up's inbox; return whether it is there."""
         try:
             self.audit.mkdir(parents=True, exist_ok=True)
             note_inbox(self.audit, "tell_a_grown_up", band=str(self.band), tenant="page")
         except OSError as error:
             # The child is sent to a grown-up all the same.
             _log.error("%s: the inbox cannot be written (%s)", self.audit, error.strerror)
+            return False
+        return True
 
     def people(self) -> tuple[str, ...]:
         """Return whom the child can tell."""
         settings = self.store.read()
         return (settings.people if settings else ()) or texts.PEOPLE
+
+
+async def _until(
+    stop: asyncio.Event, events: AsyncGenerator[Piece | Ended, None]
+) -> AsyncGenerator[Piece | Ended, None]:
+    """Yield what comes until it ends, or until the child does not want more."""
+    stopped = asyncio.ensure_future(stop.wait())
+    coming: asyncio.Future[Piece | Ended | None] | None = None
+    try:
+        while not stop.is_set():
+            coming = asyncio.ensure_future(anext(events, None))
+            await asyncio.wait({coming, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if not coming.done() or (event := coming.result()) is None:
+                return
+            yield event
+    finally:
+        stopped.cancel()
+        if coming is not None and coming.cancel():
+            # Until it has let go of the connection, the generator cannot be closed.
+            await asyncio.wait({coming})
 
 
 @dataclass(frozen=True, slots=True)

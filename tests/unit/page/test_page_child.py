@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -23,15 +25,23 @@ Answer = Callable[[httpx.Request], httpx.Response]
 
 
 class Stream(httpx.AsyncByteStream):
-    def __init__(self, pieces: list[str], reason: str, *, fails: bool = False) -> None:
+    def __init__(
+        self, pieces: list[str], reason: str, *, fails: bool, closed: Callable[[], None]
+    ) -> None:
         self.pieces, self.reason, self.fails = pieces, reason, fails
+        self.closed = closed
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for text, reason in [*((p, None) for p in self.pieces), ("", self.reason)]:
             if self.fails and reason:
                 raise httpx.ReadError("cut")
+            if reason == "never":
+                await asyncio.Event().wait()
             choice = {"delta": {"content": text}, "finish_reason": reason}
             yield f"data: {json.dumps({'choices': [choice]})}\n\n".encode()
+
+    async def aclose(self) -> None:
+        self.closed()
 
 
 class Guard:
@@ -44,6 +54,7 @@ class Guard:
         self.asked: list[dict[str, object]] = []
         self.sessions: list[str] = []
         self.down = False
+        self.closed = 0
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         if self.down:
@@ -55,8 +66,11 @@ class Guard:
         return httpx.Response(
             200,
             headers={"x-kidrails-action": self.action},
-            stream=Stream(self.pieces, self.reason, fails=self.fails),
+            stream=Stream(self.pieces, self.reason, fails=self.fails, closed=self._close),
         )
+
+    def _close(self) -> None:
+        self.closed += 1
 
 
 def page_of(folder: Path, guard: Guard) -> ChildPage:
@@ -194,16 +208,32 @@ def test_a_band_that_the_policy_does_not_serve_becomes_the_youngest(tmp_path: Pa
 
 
 async def test_an_answer_that_the_child_stops_keeps_what_came(tmp_path: Path) -> None:
-    guard = Guard("Yes.")
+    guard = Guard("Wolves howl. ", "They do it to fi", "nd", " each other.")
     page = page_of(tmp_path, guard)
-    asked = page.begin().add("user", "one?")
-    stopped = page.stopped(asked, "Wolves howl. They do it to fi")
-    assert stopped.lines[-1].message.content == f"Wolves howl.\n{texts.STOPPED}"
-    early = page.stopped(asked, texts.THINKING)
-    assert early.lines[-1].message.content == texts.STOPPED
+    stop = asyncio.Event()
+    turns = []
+    async for turn in page.answer("one?", page.begin(), stop=stop):
+        turns.append(turn)
+        if turn.unfinished.endswith("to fi"):
+            stop.set()
+    assert last(turns[-1]) == f"Wolves howl.\n{texts.STOPPED}"
+    assert (turns[-1].unfinished, turns[-1].announce) == ("", texts.STOPPED)
     # Two questions in a row would be refused by many chat templates.
-    await talk_to(page, "two?", stopped)
-    assert guard.asked[0]["messages"] == [{"role": "user", "content": "two?"}]
+    await talk_to(page, "two?", turns[-1].talk)
+    assert guard.asked[1]["messages"] == [{"role": "user", "content": "two?"}]
+
+
+async def test_an_answer_that_does_not_come_can_be_stopped(tmp_path: Path) -> None:
+    guard = Guard("Wolves ", reason="never")
+    page = page_of(tmp_path, guard)
+    stop = asyncio.Event()
+    turns = []
+    async for turn in page.answer("one?", page.begin(), stop=stop):
+        turns.append(turn)
+        if turn.unfinished == "Wolves":
+            asyncio.get_running_loop().call_later(0.05, stop.set)
+    assert last(turns[-1]) == f"Wolves\n{texts.STOPPED}"
+    assert guard.closed == 1  # the model is not kept busy for nobody
 
 
 async def test_a_message_has_a_bound(tmp_path: Path) -> None:
@@ -216,7 +246,7 @@ async def test_a_message_has_a_bound(tmp_path: Path) -> None:
 
 def test_telling_a_grown_up_leaves_a_note_without_words(tmp_path: Path) -> None:
     page = page_of(tmp_path, Guard())
-    page.tell()
+    assert page.tell()
     (entry,) = read_inbox(page.audit)
     assert (entry.kind, entry.band) == ("tell_a_grown_up", "7-9")
 
@@ -224,7 +254,7 @@ def test_telling_a_grown_up_leaves_a_note_without_words(tmp_path: Path) -> None:
 def test_a_note_that_cannot_be_written_does_not_keep_the_child_from_going(tmp_path: Path) -> None:
     page = page_of(tmp_path, Guard())
     page.audit = tmp_path / "page.json"  # a file where a folder should be
-    page.tell()
+    assert not page.tell()
     assert page.people() == texts.PEOPLE
 
 
@@ -233,6 +263,7 @@ def test_the_panel_names_the_people_that_the_grown_up_chose(tmp_path: Path) -> N
     page.store.change(people=("Papa", "<b>Aunt</b>"))
     panel = people_panel(page.people())
     assert "<li>Papa</li><li>&lt;b&gt;Aunt&lt;/b&gt;</li>" in panel
+    assert texts.NOTE_LEFT not in re.sub("<[^>]*>", "", panel)  # said only when it is there
     assert "another" in panel  # the one who is named may be the one who hurts
 
 

@@ -13,6 +13,7 @@ pytest.importorskip("gradio", reason="the page's extra is not installed; run: ma
 
 from page_server import free_port, running, wait_for
 
+from kidrails_guard.audit import read_inbox
 from kidrails_guard.page.gate import SESSION_COOKIE, VISIT_COOKIE, Sessions
 from kidrails_guard.page.settings import SettingsStore
 from kidrails_guard.types import AgeBand
@@ -115,6 +116,29 @@ async def test_the_childs_page_needs_no_pin_and_the_grown_ups_does(
         assert (await client.get(f"/grown-up/{path}")).status_code == 401
     join = await client.post("/grown-up/gradio_api/queue/join", json={"data": [], "fn_index": 0})
     assert join.status_code == 401
+
+
+async def test_a_page_that_lost_its_connection_finds_back(
+    client: httpx.AsyncClient, set_up: SettingsStore
+) -> None:
+    for page in ("", "/grown-up"):  # also one whose session a restart has ended
+        answer = await client.get(f"{page}/gradio_api/app_id")
+        assert answer.status_code == 200
+        assert list(answer.json()) == ["app_id"]
+
+
+async def test_the_note_that_a_child_wants_to_talk_needs_no_gradio(
+    client: httpx.AsyncClient, set_up: SettingsStore, folder: Path
+) -> None:
+    set_up.change(people=("<Papa>",))
+    before = len(read_inbox(folder / "audit"))
+    answer = await client.post("/tell")
+    assert (answer.status_code, answer.text) == (200, "<li>&lt;Papa&gt;</li>")
+    assert len(read_inbox(folder / "audit")) == before + 1
+    elsewhere = await client.post("/tell", headers={"origin": "http://evil.example"})
+    assert elsewhere.status_code == 403
+    assert (await client.get("/tell")).status_code == 404
+    assert len(read_inbox(folder / "audit")) == before + 1
 
 
 async def test_the_pin_opens_and_the_lock_closes(

@@ -1,0 +1,204 @@
+"""The pages when something is in the way: impatience, a lost connection, a small window.
+
+In front of a model server that says the same words slowly, so that there is time to interfere.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chromium import MARKS, PIN, Seen, open_child, sync_api
+from page_server import free_port, running, wait_for
+from processes import KIT, process
+
+from kidrails_guard.audit import read_inbox
+from kidrails_guard.page import texts
+
+pytestmark = MARKS
+
+SAYS = "Wolves live in packs. They howl to find each other in the dark woods. Pups learn it too."
+PAUSE_S = 0.15
+LOW_WINDOWS = {"phone held sideways": (740, 360), "zoomed twice": (683, 384), "4 times": (320, 256)}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a page runs and keeps its things."""
+
+    folder: Path
+    port: int
+    model: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+    def run(self) -> Any:
+        """Serve the page until the end of a block."""
+        log = self.folder / "log"
+        command = ["demo", "--port", str(self.port), "--band", "7-9"]
+        command += ["--proxy", f"http://127.0.0.1:{self.model}/v1"]
+        command += ["--audit", str(self.folder / "audit")]
+        config = {"KIDRAILS_CONFIG": str(self.folder / "config"), "KIDRAILS_PIN": PIN}
+        return running(command, log=log, environment=config)
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[int]:
+    port = free_port()
+    command = (sys.executable, str(KIT / "say_server.py"), str(port), str(PAUSE_S), SAYS)
+    with process(*command, until=f"http://127.0.0.1:{port}/v1/models"):
+        yield port
+
+
+@pytest.fixture(scope="module")
+def place(model: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    place = Place(tmp_path_factory.mktemp("page"), free_port(), model)
+    with place.run() as server:
+        wait_for(f"{place.url}ready", server, log=place.folder / "log")
+        yield place
+
+
+@pytest.fixture
+def shaky(browser: Any, seen: Seen) -> Iterator[Any]:
+    """A tab whose connection may go, which a browser calls an error."""
+    context = browser.new_context(viewport={"width": 768, "height": 900})
+    seen.watch(context)
+    yield context.new_page()
+    context.close()
+    assert seen.elsewhere() == []
+
+
+def said(tab: Any) -> list[str]:
+    bubbles: list[str] = tab.locator("#talk .message").all_inner_texts()
+    return [text.strip() for text in bubbles[1:]]  # after the greeting
+
+
+def box(tab: Any) -> Any:
+    return tab.get_by_label("Your question")
+
+
+def wait_for_the_end(tab: Any) -> None:
+    sync_api.expect(tab.get_by_role("button", name="Send")).to_be_visible()
+
+
+def test_what_is_typed_while_an_answer_comes_stays(tab: Any, place: Place) -> None:
+    open_child(tab, place.url)
+    box(tab).fill("Why do wolves howl?")
+    for _ in range(3):
+        tab.keyboard.press("Enter")
+    tab.keyboard.type("And whales?", delay=50)
+    tab.get_by_role("button", name="Stop").wait_for()
+    tab.keyboard.press("Enter")
+    wait_for_the_end(tab)
+    sync_api.expect(box(tab)).to_have_value("And whales?")
+    sync_api.expect(box(tab)).to_be_focused()
+    assert said(tab) == ["Why do wolves howl?", SAYS]
+
+
+def test_a_question_during_the_answer_to_a_starter_is_not_lost(tab: Any, place: Place) -> None:
+    open_child(tab, place.url)
+    starter = texts.STARTERS["7-9"][0]  # type: ignore[index]
+    tab.get_by_role("button", name=starter).click()
+    tab.get_by_role("button", name="Stop").wait_for()
+    box(tab).fill("And whales?")
+    tab.keyboard.press("Enter")
+    wait_for_the_end(tab)
+    sync_api.expect(box(tab)).to_have_value("And whales?")
+    tab.keyboard.press("Enter")
+    tab.get_by_role("button", name="Stop").wait_for()
+    wait_for_the_end(tab)
+    assert said(tab) == [starter, SAYS, "And whales?", SAYS]
+
+
+def test_an_answer_that_is_stopped_says_so_wherever_it_was(tab: Any, place: Place) -> None:
+    open_child(tab, place.url)
+    for pause_ms in (0, 70, 160, 300, 450, 700, 1_100):
+        box(tab).fill("Why do wolves howl?")
+        tab.keyboard.press("Enter")
+        tab.get_by_role("button", name="Stop").wait_for()
+        tab.wait_for_timeout(pause_ms)
+        tab.get_by_role("button", name="Stop").click()
+        wait_for_the_end(tab)
+        answer = said(tab)[-1]
+        assert answer.endswith(texts.STOPPED), pause_ms
+        assert SAYS not in answer
+        sync_api.expect(tab.locator("#live")).to_have_text(texts.STOPPED)
+        assert not [e for e in tab.locator(".error").all() if e.is_visible()]
+
+
+def test_a_talk_can_be_begun_anew_in_mid_answer(tab: Any, place: Place) -> None:
+    open_child(tab, place.url)
+    for _ in range(3):
+        box(tab).fill("Why do wolves howl?")
+        tab.keyboard.press("Enter")
+        tab.get_by_role("button", name="Stop").wait_for()
+        tab.get_by_role("button", name="Start again").click()
+        sync_api.expect(tab.locator("#talk .message")).to_have_count(1)
+        wait_for_the_end(tab)
+        tab.wait_for_timeout(500)  # nothing of the old answer comes later
+        assert said(tab) == []
+        sync_api.expect(tab.locator("#starters")).to_be_visible()
+
+
+def test_the_way_to_a_grown_up_needs_no_connection(shaky: Any, place: Place) -> None:
+    open_child(shaky, place.url)
+    before = len(read_inbox(place.folder / "audit"))
+    shaky.context.set_offline(True)
+    shaky.get_by_role("button", name="Tell a grown-up").click()
+    sync_api.expect(shaky.get_by_role("heading", name="Go to a grown-up")).to_be_focused()
+    sync_api.expect(shaky.locator("#noted")).to_have_text(texts.NOTE_FAILED)
+    shaky.context.set_offline(False)
+    sync_api.expect(shaky.locator("#noted")).to_have_text(texts.NOTE_LEFT)
+    assert len(read_inbox(place.folder / "audit")) == before + 1
+    shaky.get_by_role("button", name="Back to our talk").click()
+    sync_api.expect(box(shaky)).to_be_focused()
+
+
+def test_a_lost_connection_is_told_kindly_and_found_again(shaky: Any, place: Place) -> None:
+    open_child(shaky, place.url)
+    shaky.context.set_offline(True)
+    box(shaky).fill("Why do wolves howl?")
+    shaky.keyboard.press("Enter")
+    sync_api.expect(shaky.locator("#lost")).to_have_text(texts.LOST)
+    assert "Connection" not in shaky.locator("body").inner_text()
+    shaky.get_by_role("button", name="Tell a grown-up").click()
+    sync_api.expect(shaky.get_by_role("heading", name="Go to a grown-up")).to_be_visible()
+    shaky.context.set_offline(False)
+    sync_api.expect(shaky.locator("#lost")).to_have_text("")
+    # What the child was reading outlives that the page was loaded anew.
+    sync_api.expect(shaky.get_by_role("heading", name="Go to a grown-up")).to_be_visible()
+    shaky.get_by_role("button", name="Back to our talk").click()
+    box(shaky).fill("Why do wolves howl?")
+    shaky.keyboard.press("Enter")
+    shaky.get_by_role("button", name="Stop").wait_for()
+    wait_for_the_end(shaky)
+    assert said(shaky) == ["Why do wolves howl?", SAYS]
+
+
+@pytest.mark.parametrize("window", LOW_WINDOWS)
+def test_everything_can_be_reached_in_a_low_window(tab: Any, place: Place, window: str) -> None:
+    width, height = LOW_WINDOWS[window]
+    tab.set_viewport_size({"width": width, "height": height})
+    open_child(tab, place.url)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    tab.mouse.move(width // 2, 20)  # over the header: it is the page that scrolls, not the talk
+    for name in ("Tell a grown-up", "Start again"):
+        tab.mouse.wheel(0, 5_000)
+        sync_api.expect(tab.get_by_role("button", name=name)).to_be_in_viewport(ratio=0.99)
+    tab.get_by_role("button", name="Tell a grown-up").click()
+    tab.mouse.wheel(0, 5_000)
+    back = tab.get_by_role("button", name="Back to our talk")
+    sync_api.expect(back).to_be_in_viewport(ratio=0.99)
+
+
+def test_a_phone_offers_two_starters(tab: Any, place: Place) -> None:
+    tab.set_viewport_size({"width": 360, "height": 740})
+    open_child(tab, place.url)
+    sync_api.expect(tab.locator("button.idea").first).to_be_visible()
+    assert sum(idea.is_visible() for idea in tab.locator("button.idea").all()) == 2
