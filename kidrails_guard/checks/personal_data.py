@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -18,7 +18,9 @@ import re2
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kidrails_guard.checks.lexicon import compile_sets, expand
-from kidrails_guard.checks.personal_readers import FEWEST_DIGITS, READERS, regex, word_set
+from kidrails_guard.checks.personal_fiction import Fiction, Tale
+from kidrails_guard.checks.personal_numbers import FEWEST_DIGITS, offered
+from kidrails_guard.checks.personal_readers import READERS, word_set
 from kidrails_guard.content import content_path
 from kidrails_guard.errors import PolicyError
 from kidrails_guard.policy import Policy, describe_error, read_yaml
@@ -59,11 +61,10 @@ class _File(BaseModel):
 
     sets: dict[str, str] = Field(default_factory=dict)
     patterns: tuple[_Pattern, ...]
-    fiction: str
+    fiction: Fiction
 
 
 _DIGIT: Final = re.compile("[0-9]")
-_MADE_UP: Final = word_set("name address location school class handle")
 
 
 class Finder:
@@ -78,7 +79,7 @@ class Finder:
         sets = compile_sets(file.sets, PERSONAL_DATA)
         self._filter = re2.Filter()
         self._patterns: list[_Pattern] = []
-        self._fiction = regex(f"(?i){file.fiction}")
+        self._fiction, self._stage = file.fiction, stage
         for pattern in file.patterns:
             if pattern.kind not in KINDS:
                 raise PolicyError(
@@ -119,23 +120,27 @@ class Finder:
                     start = -start - 1 if start < 0 else start
                     if end > start:
                         found.append(Span(start, end, pattern.kind, alone))
-        if found and self._fiction.search(shown):
-            found = [span for span in found if span.kind not in _MADE_UP]
+        if found:
+            tale = Tale(self._fiction, shown)
+            found = [s for s in found if not tale.excuses(s.start, s.end, s.kind)]
+        if self._stage is Stage.OUTPUT:
+            found = [s for s in found if s.kind != "phone" or not offered(shown, s.start, s.end)]
         if not any(span.alone for span in found) and len({s.kind for s in found}) < 2:
             return []  # a first name, or a town, says little by itself
         return [
-            Span(offsets[s.start], offsets[s.end], s.kind, s.alone)
-            for s in sorted(set(found), key=lambda s: (s.start, -s.end, s.kind))
-            if not any(o.kind == s.kind and _holds(o, s) for o in found)
+            Span(offsets[s.start], offsets[s.end], s.kind, s.alone) for s in _outermost(set(found))
         ]
 
 
-def _holds(outer: Span, inner: Span) -> bool:
-    return (
-        outer.start <= inner.start
-        and inner.end <= outer.end
-        and outer.end - outer.start > (inner.end - inner.start)
-    )
+def _outermost(found: Iterable[Span]) -> Iterator[Span]:
+    """Yield spans by place, without those that lie in a longer one of their kind."""
+    widest: dict[str, Span] = {}
+    for span in sorted(found, key=lambda s: (s.start, -s.end, s.kind)):
+        outer = widest.get(span.kind)
+        if outer is None or outer.end < span.end:
+            widest[span.kind] = outer = span
+        if (outer.start, outer.end) == (span.start, span.end):
+            yield span
 
 
 def visible(text: str) -> tuple[str, Sequence[int]]:
@@ -151,6 +156,8 @@ def visible(text: str) -> tuple[str, Sequence[int]]:
             piece = ""
         elif unicodedata.category(char)[0] == "Z":
             piece = " "
+        elif char.isdecimal():
+            piece = str(unicodedata.decimal(char))
         else:
             piece = unicodedata.normalize("NFKC", char)
         pieces.append(piece)

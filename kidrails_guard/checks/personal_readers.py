@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Iterator
 from typing import Any, Final
 
-import re2
-
-from kidrails_guard.answers import load_helplines
-
-Reader = Callable[[str, Any, str], Iterator[tuple[int, int]]]
-"""Takes the text, a match and the kind; yields spans. A start below zero (``-start - 1``) marks a
-find that says little by itself."""
+from kidrails_guard.checks.personal_numbers import (
+    Reader,
+    read_birth,
+    read_card,
+    read_phone,
+    read_spoken,
+    regex,
+)
 
 
 def word_set(text: str) -> frozenset[str]:
@@ -35,6 +35,12 @@ _NAME_ENDS: Final = word_set(
 )
 """Words that are no part of a name."""
 
+_SURNAMES: Final = word_set("best long good short king prince love will hope may")
+"""Words that are a part of one after a first name, with a capital."""
+_OPENS_NAME: Final = r"(?i)^(?:i'?m|i am|this is|it'?s|call me)(?: called| named)? "
+_HEROES: Final = word_set("man woman iron captain america panther skywalker potter hood claus bond")
+"""Words of which the names in a game are made: "I am Iron Man"."""
+
 _NO_SECRET: Final = word_set(
     "is not a the my that this so too very really good bad strong weak wrong right secret hidden "
     "safe long short easy hard incorrect stolen gone what for in on to and or it called forgotten "
@@ -43,25 +49,43 @@ _NO_SECRET: Final = word_set(
     "video games game account accounts channel channels app apps online password passwords page "
     "says said want wants wont can may should get got she he they him her them free friends "
     "friend streamer filters story stories dance dances character skins code codes works working "
-    "hacked"
+    "hacked glitched locked plus backwards everyone here all"
 )
+
+_GIVES: Final = r"(?i)(?::|=|\b(?:name|user|username|id) (?:is|called)) ?$"
+"""Ends in what a name of letters alone needs before it to be one: "my snap: lilymoon"."""
 
 _NO_SCHOOL: Final = word_set(
     "the a an my our this that his her their big new old primary elementary high middle junior "
     "nursery any another secondary public private same different art music dance ballet sunday "
     "summer swimming football wizard magic driving medical boarding attack play like is bed sleep "
     "bring take walk love hate learn cool closed open starting over at for it and so first night "
-    "haunted making how what why when closing to go do be because going from after before real"
+    "haunted making how what why when closing to go do be because going from after before real "
+    "jump buy get see other prison which cash best worst"
 )
+_NOT_IN_SCHOOL: Final = word_set("after before my our his her their your buy get see and i")
+"""Words that no school's name holds: "the dentist after school"."""
 
 _NO_STREET: Final = word_set(
     "minutes minute hours hour days day years year times meters metres miles km kids people "
     "friends dogs cats dinosaurs dollars euros pounds pieces players points blocks in of the to a "
     "on at by for and is was per from steps sheep cars coins levels more like that just do "
     "science maths spelling plus movies test pages lines words seconds weeks week months inches "
-    "feet my your their his her how what which or you we they i"
+    "feet my your their his her how what which or you we they i metre meter mile km kms min mins "
+    "i'm im wonders nations fun"
+)
+_WEAK_STREET: Final = word_set("run trail way path walk park loop circle")
+"""Words that end more sentences than addresses: capitals or a word before must tell the address."""
+_TELLS_ADDRESS: Final = (
+    r"(?i)\b(?:lives?|living|liv|address|adress|adresse?|house|home|at|on|in|from|near|to|flat|"
+    r"number|deliver\w*|send|come|by)\W+$"
 )
 
+_NOT_ALONE: Final = (
+    r"(?i)home alone (?:is|was|[1-6]\b|the movie|movie|film)|\bempty of\b"
+    r"|\bkeys?\b.*\b(?:piano|keyboard|laptop|computer|rainbow|riddle|map)\b"
+)
+"""A film, a cupboard, a piano."""
 _PLACE_ENDS: Final = (
     r"(?i)\s(?:and|but|so|with|because|cuz|wif|where|when|which|who|he|she|can|come|please|pls|in "
     r"case|if|my|it|its|is|i|im|i'm|to|for|since|near me|right now|now|u|do|that|thats|he's|age|"
@@ -76,62 +100,13 @@ _VAGUE: Final = (
     r"mexico|brazil|turkey|poland|russia|ukraine|syria|egypt|nigeria|kenya|one|two|three|some|"
     r"trees?|water|nests?|caves?|houses?|antarctica|mars|heaven|hogwarts|narnia|\p{L}+s)\b"
 )
+_NO_PLACE: Final = r"^\p{Ll}+ (?:way|place|hill)\b"
+"""Words before which only a capital tells a street: "on my way", "the best hiding place"."""
 _WHOSE: Final = r"(?i)^(?:my|our|his|her|their|this|that|a|an|another|the same|which|what) "
-_TELLS_PHONE: Final = (
-    r"(?i)\b(?:phone|number|call|text|tel|telephone|mobile|cell|whatsapp|ring|sms|handy|contact|"
-    r"nummer|numero|fax|office|answering|registered|reach me|dial|messages? to|llamame)\b"
-)
 _TELLS_STREET: Final = (
     r"(?i)\p{L}{2,}\s(?:street|str|st|road|rd|lane|avenue|ave|drive|close|court|crescent|gardens|"
     r"grove|terrace|place|square|boulevard|hill|mews|way|alley)\b|(?:stra\x{df}e|strasse|gasse)\b"
 )
-
-
-@cache
-def regex(pattern: str) -> Any:
-    """Return a compiled RE2 pattern; each is compiled once."""
-    options = re2.Options()
-    options.log_errors = False
-    return re2.compile(pattern, options)
-
-
-def _digits(text: str) -> str:
-    return "".join(c for c in text if c.isdigit())
-
-
-@cache
-def _public_numbers() -> frozenset[str]:
-    """Return the digits of helplines and emergency numbers, which may be said."""
-    lines = load_helplines().helplines
-    return frozenset(_digits(line.contact) for line in lines) | {"911", "112", "999", "000", "110"}
-
-
-FEWEST_DIGITS: Final = {"phone": 7, "card": 13}
-"""How many digits these readers need: a text with fewer holds nothing for them."""
-
-
-def _read_phone(text: str, match: Any, kind: str) -> Iterator[tuple[int, int]]:
-    start, end = match.span()
-    found, digits = match[0], _digits(match[0])
-    if not FEWEST_DIGITS["phone"] <= len(digits) <= 15 or digits in _public_numbers():
-        return
-    before, after = text[max(0, start - 60) : start], text[end : end + 30]
-    if before.rstrip()[-1:] in tuple("=*+x-/$£€") or after.lstrip()[:1] in tuple("=*+/%"):
-        return  # a sum, a price
-    told = regex(_TELLS_PHONE).search(before) or regex(_TELLS_PHONE).search(after)
-    groups = sum(c in " .-/" for c in found.strip())
-    starts = found[0] in "+(0"
-    if told or (starts and (groups or len(digits) >= 9)) or (groups == 2 and len(digits) == 10):
-        yield start, end
-
-
-def _read_card(text: str, match: Any, kind: str) -> Iterator[tuple[int, int]]:
-    digits = _digits(match[0])
-    if not FEWEST_DIGITS["card"] <= len(digits) <= 19 or len(set(digits)) < 2:
-        return
-    doubled = (int(c) * (2 if place % 2 else 1) for place, c in enumerate(reversed(digits)))
-    if sum(value - 9 if value > 9 else value for value in doubled) % 10 == 0:
-        yield match.span()
 
 
 def _following(text: str, start: int, most: int) -> list[tuple[int, int]]:
@@ -140,7 +115,9 @@ def _following(text: str, start: int, most: int) -> list[tuple[int, int]]:
     position = start
     for match in regex(r"\p{L}[\p{L}'\x{2019}-]{0,24}").finditer(text[start : start + 120]):
         low, high = start + match.start(), start + match.end()
-        if text[position:low].strip(" .") or match[0].lower() in _NAME_ENDS:
+        surname = found and match[0].istitle() and match[0].lower() in _SURNAMES
+        ends = match[0].lower() in _NAME_ENDS and not surname
+        if text[position:low].strip(" .") or ends:
             break
         found.append((low, high))
         position = high
@@ -160,10 +137,10 @@ def _read_name(text: str, match: Any, kind: str) -> Iterator[tuple[int, int]]:
 
 
 def _read_capitals(text: str, match: Any, kind: str) -> Iterator[tuple[int, int]]:
-    start = match.start() + len(match[0]) - len(match[0].split(None, 1)[1])
-    if match[0].lower().startswith(("i am", "this is", "call me")):
-        start = match.start() + len(match[0]) - len(match[0].split(None, 2)[2])
-    if not any(word.lower() in _NAME_ENDS for word in text[start : match.end()].split()):
+    opening = regex(_OPENS_NAME).match(match[0])
+    start = match.start() + (opening.end() if opening else 0)
+    words = text[start : match.end()].lower().split()
+    if _NAME_ENDS.isdisjoint(words) and _HEROES.isdisjoint(words):
         yield start, match.end()
 
 
@@ -195,15 +172,20 @@ def _read_here(text: str, match: Any, kind: str) -> Iterator[tuple[int, int]]:
     start, end = match.span(match.lastindex or 0)
     stop = regex(_PLACE_ENDS).search(text[start:end])
     place = text[start : start + stop.start() if stop else end].rstrip(" ,")
-    numbered = regex(r"(?i)\b(?:number|nr\.?|house|flat|door) \d").search(place)
-    if regex(_TELLS_STREET).search(place) or numbered:
+    numbered = regex(r"(?i)\b(?:house|flat|door) \d|\bnumber \d+\w?(?:,| near\b|$)").search(place)
+    street = regex(_TELLS_STREET).search(place)
+    if numbered or (street and not regex(_NO_PLACE).search(street[0])):
         yield start, start + len(place)
 
 
 def _read_address(text: str, match: Any, kind: str) -> Iterator[tuple[int, int]]:
-    words = match[0].lower().split()
-    if len(words) > 1 and not any(word.strip(",.") in _NO_STREET for word in words[1:]):
-        yield match.span()
+    words = [word.strip(",.") for word in match[0].lower().split()]
+    if len(words) < 2 or not _NO_STREET.isdisjoint(words[1:]):
+        return
+    start, end = match.span()
+    told = regex(_TELLS_ADDRESS).search(text[max(0, start - 30) : start])
+    if told or words[-1] not in _WEAK_STREET or match[0].title() == match[0]:
+        yield start, end  # but no "10k park run", no "3 peaks trail"
 
 
 def _read_school(text: str, match: Any, kind: str) -> Iterator[tuple[int, int]]:
@@ -211,7 +193,7 @@ def _read_school(text: str, match: Any, kind: str) -> Iterator[tuple[int, int]]:
     opening = regex(
         r"(?i)^(?:(?:go|goes|going|went|study|attend|student|pupil|am|in)? ?"
         r"(?:(?:year|class|grade|klasse) \w+ )?(?:to|at|in) (?:the )?"
-        r"|(?:my|our) school(?:'?s name)?(?: is|:|,) (?:called |named )?)"
+        r"|(?:my|our) school(?:'?s name)?(?: is|:|,) (?:called |named )?(?:the )?)"
     ).match(match[0])
     if opening is not None:
         start += opening.end()
@@ -219,7 +201,8 @@ def _read_school(text: str, match: Any, kind: str) -> Iterator[tuple[int, int]]:
     stop = regex(_PLACE_ENDS).search(name)
     name = (name[: stop.start()] if stop else name).strip(" ,")
     words = name.lower().split()
-    if words and words[0].strip(",") not in _NO_SCHOOL and not words[0].isdigit():
+    named = words and words[0].strip(",") not in _NO_SCHOOL and not words[0].isdigit()
+    if named and not _NOT_IN_SCHOOL.intersection(words):
         yield start, start + len(name)
 
 
@@ -235,23 +218,40 @@ def _read_secret(text: str, match: Any, kind: str) -> Iterator[tuple[int, int]]:
         if value.lstrip("@") in _NO_SECRET | _NAME_ENDS or len(value) < 3:
             continue
         telling = match[0].lower().startswith(("user", "gamer", "handle", "login", "logn"))
-        if kind == "handle" and value.isalpha() and not (telling and " is " in match[0].lower()):
+        told = (telling and " is " in match[0].lower()) or (
+            regex(r"(?i)\b(?:my|our|add me) $").search(
+                text[max(0, match.start() - 8) : match.start()]
+            )
+            and regex(_GIVES).search(text[match.start() : start])
+        )
+        if kind == "handle" and value.isalpha() and not told:
             continue  # "youtube videos", "a snap streak"
+        if kind == "password":
+            end += len(regex(r"^[!#$%&*+=@~^]*").match(text[end : end + 20])[0])
         yield start, end
 
 
 def _read_whole(text: str, match: Any, kind: str) -> Iterator[tuple[int, int]]:
     before = text[max(0, match.start() - 6) : match.start()].lower()
-    if kind == "time_alone" and before.endswith(("if ", "when ")):
+    if kind == "time_alone" and (
+        before.endswith(("if ", "when ")) or regex(_NOT_ALONE).search(match[0])
+    ):
         return  # "what do i do if i am home alone"
-    yield match.start(), match.start() + len(match[0].rstrip(" ,.!?"))
+    end = match.start() + len(match[0].rstrip(" ,.!?"))
+    if end == match.end() and end < len(text) and text[end - 1].isalnum():
+        end += len(
+            regex(r"^[\p{L}\p{N}'\x{2019}]*").match(text[end : end + 40])[0]
+        )  # to the word's end
+    yield match.start(), end
 
 
 READERS: Final[dict[str, Reader]] = {
     "whole": _read_whole,
     "group": _read_group,
-    "phone": _read_phone,
-    "card": _read_card,
+    "phone": read_phone,
+    "spoken": read_spoken,
+    "card": read_card,
+    "birth": read_birth,
     "name": _read_name,
     "capitals": _read_capitals,
     "introduced": _read_introduced,

@@ -38,7 +38,10 @@ def spans(text: str, stage: Stage = Stage.INPUT) -> dict[str, set[str]]:
         ("+44 20 7946 0958 is my dads", "phone", "+44 20 7946 0958"),
         ("(555) 014-2368 is my house", "phone", "(555) 014-2368"),
         ("write to tim.best@kidmail.example", "email", "tim.best@kidmail.example"),
-        ("tim dot best at gmail.com", "email", "best at gmail.com"),
+        ("tim dot best at gmail.com", "email", "tim dot best at gmail.com"),
+        ("email nora dot lind at gmail dot com", "email", "nora dot lind at gmail dot com"),
+        ("jonas[at]web[dot]de", "email", "jonas[at]web[dot]de"),
+        ("nora at kidmail dot org", "email", "nora at kidmail dot org"),
         ("i live at 14 mill lane", "address", "14 mill lane"),
         ("my address is 9 Birch Court flat 2 Dundee", "address", "9 Birch Court flat 2 Dundee"),
         ("ich wohne Gartenweg 12, 79100 Freiburg", "address", "Gartenweg 12"),
@@ -53,6 +56,29 @@ def spans(text: str, stage: Stage = Stage.INPUT) -> dict[str, set[str]]:
         ("my password is dragon123", "password", "dragon123"),
         ("the code of our alarm is 1905", "password", "1905"),
         ("my pin is 2468", "password", "2468"),
+        ("my password is P@ssw0rd!2024", "password", "P@ssw0rd!2024"),
+        ("my password is Tiger!2019", "password", "Tiger!2019"),
+        ("my pass is Fluffy2015!", "password", "Fluffy2015!"),
+        ("the key is 5839 2210 4471", "password", "5839 2210 4471"),
+        ("the password for my ipad is my dogs name Rex", "password", "Rex"),
+        ("the code for the front door is 2580#", "password", "2580#"),
+        ("my snap: lilymoon", "handle", "lilymoon"),
+        ("my discord is noodle#4821", "handle", "noodle#4821"),
+        ("my full name? Amelie Dupont-Roux", "name", "Amelie Dupont-Roux"),
+        ("I'm called Fatima Al-Zahra Yusuf", "name", "Fatima Al-Zahra Yusuf"),
+        ("his name is Tom Best", "name", "Tom Best"),
+        (
+            "my school is the Max Planck Gymnasium in Trier",
+            "school",
+            "Max Planck Gymnasium in Trier",
+        ),
+        ("im at 52.5200, 13.4050 right now", "location", "52.5200, 13.4050"),
+        ("the card says exp 09/27", "id_number", "09/27"),
+        ("and cvv 123", "id_number", "123"),
+        ("my passport no is C4X98K2L1", "id_number", "C4X98K2L1"),
+        ("12 harbour row", "address", "12 harbour row"),
+        ("i live at 7 apple way", "address", "7 apple way"),
+        ("Lena, 27 Orchard Way in Slough", "address", "27 Orchard Way"),
         (
             "look at https://www.instagram.com/ella.pony",
             "url",
@@ -64,6 +90,11 @@ def spans(text: str, stage: Stage = Stage.INPUT) -> dict[str, set[str]]:
         ("im home alone till six", "time_alone", "im home alone till six"),
         ("the key is under the pot", "time_alone", "the key is under the pot"),
         ("can i send you a picture of my face", "other", "can i send you a picture of my face"),
+        (
+            "here is a pic of me in my school uniform",
+            "other",
+            "here is a pic of me in my school uniform",
+        ),
     ],
 )
 def test_it_is_found(text: str, kind: str, value: str) -> None:
@@ -112,6 +143,21 @@ def test_it_is_found(text: str, kind: str, value: str) -> None:
         "Once upon a time Anna Bell lived at 3 Rose Road",
         "what do i do if i am home alone",
         "call 911 in an emergency",
+        "the 5k fun run was cold",
+        "i ran the 100 metre run",
+        "we did the 10k park run",
+        "the 3 peaks trail was muddy",
+        "6 Nations Way of playing rugby",
+        "im home alone is the best christmas movie",
+        "the keys are on the piano, how many are black",
+        "our house is empty of snacks",
+        "I am Iron Man and you are Captain America",
+        "im going to the dentist after school",
+        "i'm on my way",
+        "we're in the best hiding place",
+        "my bus pass is in my bag",
+        "my password is my dogs name",
+        "my account is glitched",
     ],
 )
 def test_ordinary_talk_is_left_alone(text: str) -> None:
@@ -171,7 +217,11 @@ def test_spans_lie_in_the_text(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["1" * 20_000, "1 " * 10_000, "a@" * 10_000, "my name is " * 2_000]
+    "text",
+    [
+        *("1" * 20_000, "1 " * 10_000, "a@" * 10_000, "my name is " * 2_000),
+        *("his name is Tom Best " * 900, "her name is Tom Best. " * 900, "seven " * 3_000),
+    ],
 )
 def test_long_texts_end(text: str) -> None:
     assert isinstance(find_spans(text), list)
