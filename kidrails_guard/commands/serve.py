@@ -96,7 +96,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="do not begin a session by saying that this is a program; for a page that says so",
     )
-    told.add_argument("--metrics", action="store_true", help="serve /metrics for Prometheus")
+    told.add_argument(
+        "--metrics", action="store_true",
+        help="serve /metrics for Prometheus on the same port, to every caller",
+    )  # fmt: skip
+    told.add_argument(
+        "--metrics-port", metavar="N", type=int, help="serve /metrics on this port alone (0: any)"
+    )
     parser.add_argument(
         "--log-level", choices=("debug", "info", "warning", "error"), default="warning"
     )
@@ -118,8 +124,9 @@ def run(args: argparse.Namespace) -> int:
         raise MissingDependency(
             error.name or "a package", command=INSTALL, purpose="kidrails serve"
         ) from None
-    if not 0 <= args.port <= 65535:
-        raise UsageError(f"--port: {args.port} is not a port; 0 to 65535 (0: any free one)")
+    for option, port in (("--port", args.port), ("--metrics-port", args.metrics_port)):
+        if port is not None and not 0 <= port <= 65535:
+            raise UsageError(f"{option}: {port} is not a port; 0 to 65535 (0: any free one)")
     if not 1 <= args.workers <= 64:
         raise UsageError(f"--workers: {args.workers}; accepted: 1 to 64")
     deployment = _deployment(args)
@@ -176,6 +183,7 @@ def _deployment(args: argparse.Namespace) -> Deployment:
         audit_on_failure=args.audit_on_failure,
         sessions=args.sessions,
         metrics=args.metrics,
+        metrics_port=args.metrics_port,
         webhooks=tuple(args.alert_webhook),
         webhook_hosts=tuple(args.alert_host),
         emails=tuple(args.alert_email),

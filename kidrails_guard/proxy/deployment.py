@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from kidrails_guard.errors import UsageError
@@ -35,7 +33,8 @@ class Deployment(Records):
         band: age band of everyone who calls, where there are no keys.
         keys: path of the key file; None serves anyone.
         sessions: ``memory`` or a Redis URL.
-        metrics: whether ``/metrics`` is there.
+        metrics: whether ``/metrics`` is there, on the port of the API.
+        metrics_port: a port for ``/metrics`` alone; None opens none.
     """
 
     settings: Settings
@@ -44,6 +43,12 @@ class Deployment(Records):
     keys: str | None = None
     sessions: str = "memory"
     metrics: bool = False
+    metrics_port: int | None = None
+
+    @property
+    def measured(self) -> bool:
+        """Whether anything is counted."""
+        return self.metrics or self.metrics_port is not None
 
     def to_json(self) -> str:
         """Return it as text for a worker's environment."""
@@ -157,18 +162,13 @@ class Deployment(Records):
         meter: seams.Meter = seams.NoMeter()
         routes: list[BaseRoute] = []
         prometheus = None
-        if self.metrics:
+        if self.measured:
             from kidrails_guard.proxy.metrics import PrometheusMeter
+            from kidrails_guard.proxy.metrics_page import MetricsPort, metrics_route
 
             prometheus = meter = PrometheusMeter()
-
-            exposition = prometheus.exposition
-
-            def expose(request: Request) -> Response:
-                page, kind = exposition()
-                return Response(page, headers={"content-type": kind})
-
-            routes.append(Route("/metrics", expose))
+            if self.metrics:
+                routes.append(metrics_route(prometheus))
         exporter = make_exporter()
         tracer = make_tracer(exporter) if exporter is not None else None
         if tracer is not None:
@@ -188,6 +188,8 @@ class Deployment(Records):
         if tracer is not None:
             paths = frozenset(r.path for r in app.routes if isinstance(r, Route))
             app.add_middleware(Traced, tracer=tracer, routes=paths)
+        if prometheus is not None and self.metrics_port is not None:
+            app.add_middleware(MetricsPort, meter=prometheus, port=self.metrics_port)
         return app
 
 
@@ -197,8 +199,10 @@ def describe(deployment: Deployment, *, url: str, workers: int) -> str:
     band: Any = deployment.band or policy.fallback_band
     who = f"keys {deployment.keys}" if deployment.keys else f"anyone, band {band}"
     kept = deployment.audit or "no audit log"
+    port = deployment.metrics_port
+    watched = "" if port is None else f", /metrics on port {port}"
     return (
         f"KidRails guards {deployment.settings.upstream} at {url}/v1\n"
         f"  policy {policy.name} ({policy.digest()[:12]}), {who}, {kept}, {workers} worker"
-        f"{'s' if workers != 1 else ''}"
+        f"{'s' if workers != 1 else ''}{watched}"
     )

@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 import urllib.request
+from dataclasses import replace
 from types import FrameType
 from typing import Final
 
@@ -129,8 +130,13 @@ class Workers(Multiprocess):
                 return
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, option: str = "--port") -> socket.socket:
     """Return a socket that listens.
+
+    Args:
+        host: address.
+        port: 0 for any free one.
+        option: which names the port, for the error.
 
     Raises:
         UsageError: the address is not this machine's, or the port is taken.
@@ -144,7 +150,7 @@ def bind(host: str, port: int) -> socket.socket:
         listener.close()
         reason = getattr(error, "strerror", None) or error
         raise UsageError(
-            f"--port: cannot listen on {host}:{port} ({reason}); choose another with --port N"
+            f"{option}: cannot listen on {host}:{port} ({reason}); choose another with {option} N"
         ) from None
     listener.listen(2048)
     listener.set_inheritable(True)
@@ -168,8 +174,12 @@ def serve(
     set_up_logging(log_level, log_form)
     if workers > 1:
         deployment.check()
-    listener = bind(host, port)
-    port = listener.getsockname()[1]
+    listeners = [bind(host, port)]
+    port = listeners[0].getsockname()[1]
+    if deployment.metrics_port is not None:
+        listeners.append(bind(host, deployment.metrics_port, "--metrics-port"))
+        # Workers know the page's port from here; 0 stood for any free one.
+        deployment = replace(deployment, metrics_port=listeners[1].getsockname()[1])
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{port}"
     os.environ[ENVIRONMENT] = deployment.to_json()
@@ -208,14 +218,14 @@ def serve(
             # uvicorn ends gracefully and then raises the signal again; that is no failure.
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
             with contextlib.suppress(KeyboardInterrupt):
-                server.run(sockets=[listener])
+                server.run(sockets=listeners)
             return 0 if server.started else 1
-        if deployment.metrics and _MULTIPROCESS_METRICS not in os.environ:
+        if deployment.measured and _MULTIPROCESS_METRICS not in os.environ:
             folder = _temporary_folder()
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             os.environ[_MULTIPROCESS_METRICS] = folder
         ready.start()
-        supervisor = Workers(config, [listener], up)
+        supervisor = Workers(config, listeners, up)
         supervisor.run()
     return 1 if supervisor.failed else 0
 

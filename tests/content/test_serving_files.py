@@ -155,8 +155,9 @@ def test_mounts_are_there_read_only_or_named(compose: Compose) -> None:
 
 
 def test_services_find_each_other_where_they_listen(compose: Compose) -> None:
+    port = _option(compose.services["guard"].command, "--port")
     listens = {
-        "guard": _option(compose.services["guard"].command, "--port"),
+        "guard": _option(compose.services["guard"].command, "--metrics-port"),
         "litellm": _option(compose.services["litellm"].command, "--port"),
         "vllm": _option(compose.services["vllm"].command, "--port"),
         "redis": "6379",
@@ -169,7 +170,9 @@ def test_services_find_each_other_where_they_listen(compose: Compose) -> None:
     assert {name for name, _ in named} == set(listens)
     assert all(listens[name] == port for name, port in named)
     assert set(compose.services) >= {d for s in compose.services.values() for d in s.depends_on}
-    assert compose.services["guard"].ports == [f"${{KIDRAILS_PORT:-8080}}:{listens['guard']}"]
+    # The numbers tell who had a crisis where, and ask for no key: their port stays inside.
+    assert compose.services["guard"].ports == [f"${{KIDRAILS_PORT:-8080}}:{port}"]
+    assert port != listens["guard"]
 
 
 def _option(command: list[str], name: str) -> str:
@@ -200,7 +203,8 @@ def test_the_guards_command_is_one_of_ours(compose: Compose) -> None:
     # Nothing that workers need to share is left unshared.
     assert chosen.workers > 1
     assert deployment.sessions.startswith("redis://")
-    assert deployment.metrics
+    assert deployment.measured
+    assert not deployment.metrics
     # What it writes lies on its one volume.
     written = {deployment.keys, deployment.audit}
     assert all(path.startswith("/state/") for path in written)
@@ -295,9 +299,48 @@ def test_what_the_image_copies_is_there_and_let_through(compose: Compose) -> Non
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
-    needed = {*wheel["packages"], *wheel["force-include"], "pyproject.toml", "requirements"}
+    forced = {name.partition("/")[0] for name in wheel["force-include"]}
+    needed = {*wheel["packages"], *forced, "pyproject.toml", "requirements"}
     needed |= {project["project"]["readme"], *project["project"]["license-files"]}
     assert needed <= let_through
+
+
+def test_the_secrets_of_an_operator_are_shipped_nowhere(compose: Compose) -> None:
+    (written,) = re.findall(r"^#\s+(\(umask 077; .*)$", COMPOSE.read_text(), re.MULTILINE)
+    assert written.endswith(">serve/.env)")
+    needed = set(re.findall(r"\$\{(\w+):\?", COMPOSE.read_text()))
+    assert needed == set(re.findall(r"([A-Z_]+)=%s", written))
+    for name in (".gitignore", ".dockerignore"):
+        ignored = (ROOT / name).read_text().splitlines()
+        assert {".env", "**/.env"} & set(ignored), name
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    forced = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert {f"serve/{path.name}" for path in SERVE.iterdir()} - {"serve/.env"} == {
+        name for name in forced if name.startswith("serve")
+    }
+    assert all(forced[name] == f"kidrails_guard/_content/{name}" for name in forced)
+
+
+def test_the_header_of_the_composition_writes_what_it_says(tmp_path: Path) -> None:
+    shell, openssl = shutil.which("sh"), shutil.which("openssl")
+    if shell is None or openssl is None:
+        pytest.skip("no sh or openssl on the PATH; on Debian: apt-get install openssl")
+    (written,) = re.findall(r"^#\s+(\(umask 077; .*)$", COMPOSE.read_text(), re.MULTILINE)
+    (tmp_path / "serve").mkdir()
+    subprocess.run([shell, "-c", written], cwd=tmp_path, check=True)
+    file = tmp_path / "serve/.env"
+    assert file.stat().st_mode & 0o077 == 0
+    values = dict(line.split("=", 1) for line in file.read_text().splitlines())
+    assert re.fullmatch(r"[0-9a-f]{64}", values["LITELLM_MASTER_KEY"])
+
+
+def test_litellms_header_sets_every_variable_that_its_file_reads() -> None:
+    text = (SERVE / "litellm/config.yaml").read_text()
+    said = set(re.findall(r"\b([A-Z_]+)=", "".join(re.findall(r"^#\s+export .*$", text, re.M))))
+    live = "".join(line for line in text.splitlines(keepends=True) if "#" not in line)
+    assert set(re.findall(r"os\.environ/(\w+)", live)) <= said
 
 
 def test_the_locks_agree_with_the_one_that_the_tests_run_with() -> None:

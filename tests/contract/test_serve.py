@@ -12,7 +12,17 @@ import subprocess
 import httpx
 import pytest
 from planted import INTERRUPTED
-from processes import ASK, SERVE, TALK, Listener, answers, model, proxy, quick_policy
+from processes import (
+    ASK,
+    SERVE,
+    TALK,
+    Listener,
+    answers,
+    metric,
+    model,
+    proxy,
+    quick_policy,
+)
 from upstreams import free_port, wait_until
 
 
@@ -101,6 +111,7 @@ def test_a_port_in_use_is_said_plainly() -> None:
         (["--upstream", "ftp://x"], "upstream"),
         (["--upstream", "http://x", "--band", "18"], "accepted: 5-6, 7-9, 10-12"),
         (["--upstream", "http://x", "--port", "99999"], "--port"),
+        (["--upstream", "http://x", "--metrics-port", "-1"], "--metrics-port"),
         (["--upstream", "http://x", "--workers", "0"], "--workers"),
         (["--upstream", "http://x", "--policy", "/none.yaml"], "no such file"),
         (["--upstream", "http://x", "--keys", "/none.yaml"], "no such key file"),
@@ -127,6 +138,28 @@ def test_workers_that_cannot_start_end_the_service_with_their_reason(tmp_path) -
     assert "no worker can start: giving up" in done.stderr
     assert "Traceback" not in done.stderr
     assert "guards http" not in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_numbers_have_a_port_of_their_own(tmp_path, workers: str) -> None:
+    upstream, port, numbers = free_port(), free_port(), free_port()
+    more = ["--policy", quick_policy(tmp_path), "--workers", workers]
+    more += ["--metrics-port", str(numbers)]
+    with model(upstream, pause_s=0), proxy(upstream, port, *more) as guard:
+        for _ in range(6):
+            answer = httpx.post(f"http://127.0.0.1:{port}/v1/chat/completions", json=ASK)
+            assert answer.status_code == 200
+        assert metric(numbers, "kidrails_requests_total", route="chat") == 6
+        assert httpx.get(f"http://127.0.0.1:{port}/metrics").status_code == 404
+        assert httpx.get(f"http://127.0.0.1:{numbers}/health").status_code == 404
+        taken = kidrails("--upstream", "http://localhost:1", "--metrics-port", str(numbers),
+                         "--port", "0")  # fmt: skip
+        assert taken.returncode == 2
+        assert "choose another with --metrics-port N" in taken.stderr
+        guard.terminate()
+        out, _ = guard.communicate(timeout=30)
+    assert f"/metrics on port {numbers}" in out
 
 
 SMUGGLED = [

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 import ssl
 import subprocess
 import sys
@@ -41,7 +43,9 @@ def process(
 ) -> Iterator[subprocess.Popen[str]]:
     """Run a process until the end of the block, once a URL answers."""
     pipe = subprocess.PIPE
-    running = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, **options)
+    running = subprocess.Popen(
+        command, stdout=pipe, stderr=pipe, text=True, process_group=0, **options
+    )
     try:
         wait_until(
             lambda: answers(until) or running.poll() is not None,
@@ -51,8 +55,9 @@ def process(
         assert running.poll() is None, running.stderr.read() if running.stderr else ""
         yield running
     finally:
-        if running.poll() is None:
-            running.kill()
+        # Its workers too: they hold the pipes, whose end `communicate` waits for.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
         running.communicate()
 
 

@@ -133,6 +133,19 @@ async def test_what_somebody_is_woken_for_begins_at_0() -> None:
     )
 
 
+async def test_a_port_of_its_own_serves_the_numbers_and_nothing_else() -> None:
+    app = Deployment(Settings("http://u.test"), metrics_port=9464).app()
+    http = httpx.AsyncClient(transport=httpx.ASGITransport(app))
+    page = await http.get("http://proxy.test:9464/metrics")
+    assert "kidrails_verdicts_total" in page.text
+    for path in ("/health", "/v1/models", "/"):
+        assert (await http.get(f"http://proxy.test:9464{path}")).status_code == 404
+    # A caller's header does not choose the port.
+    named = {"host": "proxy.test:9464"}
+    assert (await http.get("http://proxy.test:8080/metrics", headers=named)).status_code == 404
+    assert (await http.get("http://proxy.test:8080/health")).status_code == 200
+
+
 WORKER = """
 import os, sys
 from kidrails_guard.proxy.metrics import PrometheusMeter
