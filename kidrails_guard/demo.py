@@ -92,7 +92,7 @@ def build_app(
         Route("/favicon.ico", _icon),
         child.tell_route(child_page),
     ]
-    grown_page = grown_up.GrownUpPage(chat, store, policy, audit=options.audit)
+    grown_page = grown_up.GrownUpPage(chat, store, policy, sessions, audit=options.audit)
     # The longer path first: the other one matches everything.
     _mount(app, grown_up.build_grown_up_page(grown_page), gate.GROWN_UP)
     _mount(app, child.build_child_page(child_page, visit_of=_visit_of), "/", script=child.SCRIPT)

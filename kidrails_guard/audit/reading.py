@@ -76,22 +76,26 @@ def iterate_records(folder: Path) -> Iterator[AuditRecord]:
                     yield parse_record(line)
 
 
-def read_events(folder: Path, *, limit: int = 200) -> list[AuditRecord]:
+def read_events(folder: Path, *, limit: int = 200, since: str = "") -> list[AuditRecord]:
     """Return the newest records, newest first.
 
     Args:
         folder: the audit folder; an absent one has no records.
-        limit: at most so many.
+        limit: at most so many, unless more are of `since` or later.
+        since: a time (UTC, ISO 8601); no record of it or later is left out.
     """
     newest: list[AuditRecord] = []
-    for path, _, _ in reversed(log_files(folder)):
-        lines = path.read_bytes().splitlines()[-limit:]
-        for line in lines:
+    for path, day, _ in reversed(log_files(folder)):
+        whole = bool(since) and day >= since[:10]
+        if len(newest) >= limit and not whole:
+            break
+        lines = path.read_bytes().splitlines()
+        for line in lines if whole else lines[-limit:]:
             with contextlib.suppress(ValueError):
                 newest.append(parse_record(line))
-        if len(newest) >= limit:
-            break
-    return sorted(newest, key=lambda r: (r.time, r.seq), reverse=True)[:limit]
+    newest.sort(key=lambda r: (r.time, r.seq), reverse=True)
+    wanted = sum(record.time >= since for record in newest) if since else 0
+    return newest[: max(limit, wanted)]
 
 
 def read_texts(

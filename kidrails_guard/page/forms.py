@@ -133,6 +133,7 @@ class Forms:
             await run_in_threadpool(self._store.set_up, form.get("pin", ""), band=AgeBand(band))
         except SettingsError as error:
             return _setup_page(AgeBand(band), str(error))
+        self._sessions.close_all()  # opened with a PIN that has been forgotten since
         return self._opened("/", request, remember=False)
 
     async def lock(self, request: Request) -> Response:

@@ -75,13 +75,15 @@ class Sessions:
         """Return whether a secret belongs to an open session."""
         return token is not None and self._ends.get(token, 0.0) > self._clock()
 
-    def close(self, token: str | None = None) -> None:
-        """Close one session, or all."""
+    def close(self, token: str) -> None:
+        """Close one session."""
         with self._lock:
-            if token is None:
-                self._ends.clear()
-            else:
-                self._ends.pop(token, None)
+            self._ends.pop(token, None)
+
+    def close_all(self, *, but: str | None = None) -> None:
+        """Close every session, or every other one."""
+        with self._lock:
+            self._ends = {token: end for token, end in self._ends.items() if token == but}
 
 
 class Gate:

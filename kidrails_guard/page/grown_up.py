@@ -13,15 +13,17 @@ import gradio as gr
 from starlette.concurrency import run_in_threadpool
 
 from kidrails_guard.answers import load_answers, load_helplines
-from kidrails_guard.audit import AuditError, AuditRecord, read_events, read_inbox, read_texts
+from kidrails_guard.audit import AuditError, read_events, read_inbox, read_texts
 from kidrails_guard.page import texts, views
 from kidrails_guard.page.chat import ProxyChat
+from kidrails_guard.page.gate import SESSION_COOKIE, Sessions
 from kidrails_guard.page.record import Happening, Note, happenings, notes, tally
 from kidrails_guard.page.settings import SettingsError, SettingsStore
 from kidrails_guard.policy import Policy
 from kidrails_guard.types import Action, AgeBand
 
-_NEWEST: Final = 400
+#: Records that are read however old they are, and messages that are shown at once.
+_NEWEST, _SHOWN = 400, 200
 _EVERY_S: Final = 2.0
 FILTERS: Final = ("Everything", "Care and held back", "Held back")
 
@@ -30,6 +32,7 @@ SCRIPT: Final = (Path(__file__).parent / "grown_up.js").read_text(encoding="utf-
 _HEADER: Final = f"""
 <header class="top"><h1>{texts.NAME} for grown-ups</h1>
 <a class="grown" href="./lock">Lock and go to the child’s page</a></header>
+<p class="status" id="cut-off"><span><span class="dot crisis"></span>{texts.CUT_OFF}</span></p>
 """
 
 
@@ -40,6 +43,7 @@ class GrownUpPage:
         chat: the guard proxy, for whether it answers.
         store: the settings.
         policy: for the rules.
+        sessions: who has shown the PIN; another PIN ends those of others.
         audit: the audit folder.
         now: the present (for tests).
     """
@@ -49,12 +53,13 @@ class GrownUpPage:
         chat: ProxyChat,
         store: SettingsStore,
         policy: Policy,
+        sessions: Sessions,
         *,
         audit: Path,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.chat, self.store, self.policy, self.audit = chat, store, policy, audit
-        self._now = now
+        self.sessions, self._now = sessions, now
 
     @property
     def band(self) -> AgeBand:
@@ -68,12 +73,11 @@ class GrownUpPage:
         return notes(read_inbox(self.audit), seen_until=settings.seen_until if settings else "")
 
     def happened(self) -> list[Happening]:
-        """Return what happened, newest first."""
-        return happenings(self._records())
-
-    def _records(self) -> list[AuditRecord]:
+        """Return what happened, newest first: all of today, and something of what was before."""
+        midnight = self._now().astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
         try:
-            return read_events(self.audit, limit=_NEWEST)
+            since = midnight.astimezone(UTC).isoformat(timespec="milliseconds")
+            return happenings(read_events(self.audit, limit=_NEWEST, since=since))
         except (OSError, AuditError):
             return []
 
@@ -96,16 +100,19 @@ class GrownUpPage:
             wanted: one of `FILTERS`.
         """
         now, all_of_it = self._now(), self.happened()
-        shown = all_of_it
+        chosen = all_of_it
         if wanted == FILTERS[1]:
-            shown = [h for h in all_of_it if h.action is not Action.ALLOW or h.failed]
+            chosen = [h for h in all_of_it if h.action is not Action.ALLOW or h.failed]
         elif wanted == FILTERS[2]:
-            shown = [h for h in all_of_it if h.held_back]
+            chosen = [h for h in all_of_it if h.held_back]
+        shown = chosen[:_SHOWN]
         words: dict[str, str] = {}
         with contextlib.suppress(OSError, AuditError):  # without its key, there are no words
             words = read_texts(self.audit, [h.request_id for h in shown])
         counts = views.tally_view(tally(all_of_it, day=now, zone=None))
-        return counts + views.happenings_view(shown, now=now, zone=None, words=words)
+        return counts + views.happenings_view(
+            shown, now=now, zone=None, words=words, chosen_of=len(all_of_it), found=len(chosen)
+        )
 
     def inbox(self) -> str:
         """Return the inbox."""
@@ -136,15 +143,16 @@ class GrownUpPage:
             return "Not saved: at most six names of at most 40 characters."
         return "Saved."
 
-    def set_pin(self, pin: str, again: str) -> str:
-        """Change the PIN; return what to say about it."""
+    def set_pin(self, pin: str, again: str, session: str | None = None) -> str:
+        """Change the PIN and end all sessions but this one; return what to say about it."""
         if pin != again:
             return "Not changed: the two PINs differ."
         try:
             self.store.change_pin(pin)
         except SettingsError as error:
             return f"Not changed: {error}"
-        return "The new PIN holds from now on."
+        self.sessions.close_all(but=session)
+        return "The new PIN holds from now on; whoever came in with the old one is locked out."
 
 
 def build_grown_up_page(page: GrownUpPage) -> gr.Blocks:
@@ -204,6 +212,9 @@ def build_grown_up_page(page: GrownUpPage) -> gr.Blocks:
             names = "\n".join(settings.people) if settings else ""
             return str(page.band), names, page.help()
 
+        def change_pin(pin: str, again: str, request: gr.Request) -> str:
+            return page.set_pin(pin, again, request.cookies.get(SESSION_COOKIE))
+
         live = [status, record, inbox, seen]
         blocks.load(refresh, [wanted, seen], live, **quiet)
         blocks.load(open_settings, None, [band, people, help_view], js=SCRIPT, **quiet)
@@ -216,7 +227,7 @@ def build_grown_up_page(page: GrownUpPage) -> gr.Blocks:
             page.help, None, help_view, **quiet
         )
         keep.click(page.set_people, people, people_said, **quiet)
-        new_pin.click(page.set_pin, [pin, again], pin_said, **quiet).then(
+        new_pin.click(change_pin, [pin, again], pin_said, **quiet).then(
             lambda: ("", ""), None, [pin, again], **quiet
         )
     return blocks
@@ -231,7 +242,7 @@ def _stat(path: Path) -> os.stat_result | None:
 
 def _kept(audit: Path) -> str:
     return (
-        "<h3>What is kept</h3><p>Of each message: the time, its length, a keyed hash, what the "
+        "<h2>What is kept</h2><p>Of each message: the time, its length, a keyed hash, what the "
         "guard found and did. No words, unless the service was started with text switched on. "
         f"It lies in <code>{audit}</code> and is deleted after the days of retention; "
         "<code>kidrails audit verify</code> shows whether somebody changed it.</p>"

@@ -237,7 +237,7 @@ def _reason(finding: Mapping[str, Any], stage: str) -> str:
 
 
 def local_time(moment: datetime, *, now: datetime, zone: tzinfo | None) -> str:
-    """Return a time as one says it: ``14:05:09`` today, else with the day.
+    """Return a time as one says it: ``14:05:09 CET`` today, else with the day.
 
     Args:
         moment: when.
@@ -245,7 +245,7 @@ def local_time(moment: datetime, *, now: datetime, zone: tzinfo | None) -> str:
         zone: the reader's; None for the machine's.
     """
     here, present = moment.astimezone(zone), now.astimezone(zone)
-    clock = here.strftime("%H:%M:%S")
+    clock = here.strftime("%H:%M:%S %Z").rstrip()
     return clock if here.date() == present.date() else f"{here:%a %d %b}, {clock}"
 
 

@@ -24,6 +24,8 @@ NOTE_FAILED: Final = (
     "I could not leave a note for your grown-up yet. I keep trying. Go to them now."
 )
 
+CUT_OFF: Final = "This page has no connection to the program; what it shows may be old."
+
 STARTERS: Final[dict[AgeBand, tuple[str, ...]]] = {
     AgeBand.EARLY: ("Why is the sky blue?", "Tell me about cats", "How do birds fly?"),
     AgeBand.MIDDLE: ("Why is the sky blue?", "Tell me about wolves", "How do magnets work?"),

@@ -57,6 +57,8 @@ def happenings_view(
     now: datetime,
     zone: tzinfo | None,
     words: dict[str, str] | None = None,
+    chosen_of: int | None = None,
+    found: int | None = None,
 ) -> str:
     """Return what happened, as a list.
 
@@ -65,17 +67,25 @@ def happenings_view(
         now: the present.
         zone: the reader's; None for the machine's.
         words: the child's words by request id, where the operator keeps them.
+        chosen_of: among how many messages these were looked for.
+        found: how many there were, where these are the newest of them.
     """
+    if not happened and chosen_of:
+        return f'<p class="empty">None of these among {chosen_of} messages.</p>'
     if not happened:
         return '<p class="empty">Nothing yet. As soon as the child writes, it shows here.</p>'
-    return f'<ol class="record">{"".join(_one(h, now, zone, words or {}) for h in happened)}</ol>'
+    items = "".join(_one(h, now, zone, words or {}) for h in happened)
+    cut = f"<p>These are the newest {len(happened)} of {found}.</p>"
+    more = cut if found and found > len(happened) else ""
+    return f'{more}<ol class="record">{items}</ol>'
 
 
 def _one(one: Happening, now: datetime, zone: tzinfo | None, words: dict[str, str]) -> str:
     said = " ".join(html.escape(sentence) for sentence in one.said)
     reasons = "".join(f"<li>{html.escape(reason)}</li>" for reason in one.why)
     why = (
-        f"<details{' open' if one.held_back else ''}><summary>Why</summary><ul>{reasons}</ul>"
+        f'<details data-of="{html.escape(one.request_id)}"{" open" if one.held_back else ""}>'
+        f"<summary>Why</summary><ul>{reasons}</ul>"
         "</details>"
         if reasons
         else ""
@@ -133,7 +143,7 @@ def policy_view(policy: Policy) -> str:
         f'<div class="scroll" tabindex="0" role="region" aria-label="What happens when"><table>'
         f'<caption>What happens when this is seen in a message</caption><thead><tr><th scope="col">'
         f"seen</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
-        f"<h3>How replies should read</h3><ul>{aims}</ul>"
+        f"<h2>How replies should read</h2><ul>{aims}</ul>"
         f"<p>When a check does not work: <b>{texts.RULE[policy.on_check_failure]}</b>. "
         f"A break is suggested after {policy.break_after_minutes} minutes.</p>"
         "<p>Another policy: copy the file with <code>kidrails policy show &gt; mine.yaml</code>, "
@@ -191,7 +201,7 @@ def helplines_view(helplines: Helplines, *, country: str | None) -> str:
 def crisis_view(answers: Answers, band: AgeBand) -> str:
     """Return the fixed words that a child in danger reads."""
     parts = "".join(
-        f"<h4>When {html.escape(HAZARDS[hazard])}</h4>"
+        f"<h3>When {html.escape(HAZARDS[hazard])}</h3>"
         + "".join(
             f"<blockquote>{html.escape(variant)}</blockquote>"
             for variant in answers.answers[str(hazard)][band]
@@ -199,7 +209,7 @@ def crisis_view(answers: Answers, band: AgeBand) -> str:
         for hazard in (Hazard.SELF_HARM, Hazard.ABUSE_DISCLOSURE)
     )
     return (
-        f"<h3>What a child of {band.replace('-', ' to ')} in danger reads</h3><p>These words are "
+        f"<h2>What a child of {band.replace('-', ' to ')} in danger reads</h2><p>These words are "
         f"fixed; the model is not asked. One of them is shown each time.</p>{parts}"
     )
 

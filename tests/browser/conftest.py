@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from page_server import free_port, wait_for
+from processes import KIT, process
 
 if TYPE_CHECKING:
     # The fixtures import it when they run: without Playwright the test files skip and say why.
-    from chromium import Seen
+    from chromium import Place, Seen
 
 
 @pytest.fixture(scope="module")
@@ -42,3 +45,34 @@ def tab(browser: Any, seen: Seen) -> Iterator[Any]:
     assert seen.urls
     assert seen.elsewhere() == []
     assert seen.wrong == []
+
+
+@pytest.fixture(scope="module")
+def slow_model() -> Iterator[int]:
+    """The port of a model that says the same few words slowly: there is time to interfere."""
+    from chromium import SAYS
+
+    port = free_port()
+    command = (sys.executable, str(KIT / "say_server.py"), str(port), "0.15", SAYS)
+    with process(*command, until=f"http://127.0.0.1:{port}/v1/models"):
+        yield port
+
+
+@pytest.fixture(scope="module")
+def place(slow_model: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    from chromium import Place
+
+    place = Place(tmp_path_factory.mktemp("page"), free_port(), slow_model)
+    with place.run() as server:
+        wait_for(f"{place.url}ready", server, log=place.folder / "log")
+        yield place
+
+
+@pytest.fixture
+def shaky(browser: Any, seen: Seen) -> Iterator[Any]:
+    """A tab whose connection may go, which a browser calls an error."""
+    context = browser.new_context(viewport={"width": 768, "height": 900})
+    seen.watch(context)
+    yield context.new_page()
+    context.close()
+    assert seen.elsewhere() == []

@@ -5,73 +5,17 @@ In front of a model server that says the same words slowly, so that there is tim
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
-from chromium import MARKS, PIN, Seen, open_child, sync_api
-from page_server import free_port, running, wait_for
-from processes import KIT, process
+from chromium import MARKS, SAYS, Place, open_child, sync_api
 
 from kidrails_guard.audit import read_inbox
 from kidrails_guard.page import texts
 
 pytestmark = MARKS
 
-SAYS = "Wolves live in packs. They howl to find each other in the dark woods. Pups learn it too."
-PAUSE_S = 0.15
 LOW_WINDOWS = {"phone held sideways": (740, 360), "zoomed twice": (683, 384), "4 times": (320, 256)}
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a page runs and keeps its things."""
-
-    folder: Path
-    port: int
-    model: int
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/"
-
-    def run(self) -> Any:
-        """Serve the page until the end of a block."""
-        log = self.folder / "log"
-        command = ["demo", "--port", str(self.port), "--band", "7-9"]
-        command += ["--proxy", f"http://127.0.0.1:{self.model}/v1"]
-        command += ["--audit", str(self.folder / "audit")]
-        config = {"KIDRAILS_CONFIG": str(self.folder / "config"), "KIDRAILS_PIN": PIN}
-        return running(command, log=log, environment=config)
-
-
-@pytest.fixture(scope="module")
-def model() -> Iterator[int]:
-    port = free_port()
-    command = (sys.executable, str(KIT / "say_server.py"), str(port), str(PAUSE_S), SAYS)
-    with process(*command, until=f"http://127.0.0.1:{port}/v1/models"):
-        yield port
-
-
-@pytest.fixture(scope="module")
-def place(model: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    place = Place(tmp_path_factory.mktemp("page"), free_port(), model)
-    with place.run() as server:
-        wait_for(f"{place.url}ready", server, log=place.folder / "log")
-        yield place
-
-
-@pytest.fixture
-def shaky(browser: Any, seen: Seen) -> Iterator[Any]:
-    """A tab whose connection may go, which a browser calls an error."""
-    context = browser.new_context(viewport={"width": 768, "height": 900})
-    seen.watch(context)
-    yield context.new_page()
-    context.close()
-    assert seen.elsewhere() == []
 
 
 def said(tab: Any) -> list[str]:

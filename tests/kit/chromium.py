@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from page_server import running
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="run: make .venv/.dev")
 pytest.importorskip("gradio", reason="the page's extra is not installed; run: make install")
@@ -26,6 +29,7 @@ MARKS = [
 PIN = "8642"
 #: A busy machine writes a few words a second.
 ANSWER_MS = 600_000
+SAYS = "Wolves live in packs. They howl to find each other in the dark woods. Pups learn it too."
 GROWN_UPS = "grown-up|parent|mum|dad|teacher|adult|person you trust"
 PATIENCE_MS = 60_000
 SIZES = {"desktop": (1100, 820), "tablet": (768, 1024), "phone": (360, 740)}
@@ -66,6 +70,28 @@ CONTRAST = """
   return found;
 }
 """
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a page runs and keeps its things."""
+
+    folder: Path
+    port: int
+    model: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+    def run(self) -> Any:
+        """Serve the page until the end of a block."""
+        log = self.folder / "log"
+        command = ["demo", "--port", str(self.port), "--band", "7-9"]
+        command += ["--proxy", f"http://127.0.0.1:{self.model}/v1"]
+        command += ["--audit", str(self.folder / "audit")]
+        config = {"KIDRAILS_CONFIG": str(self.folder / "config"), "KIDRAILS_PIN": PIN}
+        return running(command, log=log, environment=config)
 
 
 class Seen:

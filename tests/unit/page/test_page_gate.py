@@ -81,6 +81,12 @@ async def test_setup_keeps_pin_and_band_and_opens_the_childs_page(
     settings = store.read()
     assert settings is not None
     assert settings.band is AgeBand.UPPER
+    # A session from before the PIN was forgotten ends.
+    await client.post("/grown-up/login", data={"pin": PIN})
+    assert (await client.get("/grown-up/config")).status_code == 200
+    store.forget()
+    await client.post("/grown-up/setup", data=data)
+    assert (await client.get("/grown-up/config")).status_code == 401
     again = await client.post("/grown-up/setup", data={**data, "pin": "9753", "again": "9753"})
     assert again.headers["location"] == "/grown-up/login"
     assert store.try_pin(PIN).right
@@ -284,5 +290,11 @@ def test_sessions_end() -> None:
     assert sessions.holds(token)
     assert not sessions.holds("other")
     assert not sessions.holds(None)
+    another = sessions.open()
+    sessions.close_all(but=another)
+    assert (sessions.holds(token), sessions.holds(another)) == (False, True)
+    sessions.close_all()
+    assert not sessions.holds(another)
+    token = sessions.open()
     now = 13 * 3600.0
     assert not sessions.holds(token)

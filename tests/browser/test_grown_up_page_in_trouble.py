@@ -1,0 +1,135 @@
+"""The grown-up's page when it is cut off, locked elsewhere, or renewed while somebody reads."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from audited import event, write
+from chromium import MARKS, PIN, Place, go_to, log_in, open_child, sync_api
+from page_server import free_port, wait_for
+
+from kidrails_guard.page import texts
+from kidrails_guard.types import Action
+
+pytestmark = MARKS
+
+
+def happen(place: Place, *numbers: int) -> None:
+    """Let messages be held back now."""
+    now = time.time()
+    events = (event(n, at=now + n / 1000, action=Action.REFUSE) for n in numbers)
+    # Playwright has an event loop of its own on this thread.
+    with ThreadPoolExecutor(1) as other:
+        other.submit(lambda: asyncio.run(write(place.folder / "audit", *events))).result()
+
+
+def reasons(tab: Any) -> dict[str, bool]:
+    found: dict[str, bool] = tab.evaluate(
+        "Object.fromEntries([...document.querySelectorAll('#record details')]"
+        ".map(why => [why.dataset.of, why.open]))"
+    )
+    return found
+
+
+def test_a_reason_stays_as_it_was_left_while_messages_come(tab: Any, place: Place) -> None:
+    happen(place, 1, 2)
+    log_in(tab, place.url)
+    first = tab.locator("#record details[data-of=r1] summary")
+    first.click()
+    assert reasons(tab) == {"r2": True, "r1": False}
+    happen(place, 3)
+    sync_api.expect(tab.locator("#record li").filter(has=tab.locator("details"))).to_have_count(3)
+    sync_api.expect(first).to_be_focused()
+    assert reasons(tab) == {"r3": True, "r2": True, "r1": False}
+
+
+def test_what_settings_answer_is_a_status_before_it_speaks(tab: Any, place: Place) -> None:
+    log_in(tab, place.url)
+    go_to(tab, "Settings")
+    said = tab.locator("[role=status].said")
+    sync_api.expect(said).to_have_count(3)
+    assert [text.strip() for text in said.all_inner_texts()] == ["", "", ""]
+    tab.get_by_role("button", name="Save names").click()
+    sync_api.expect(said.nth(1)).to_have_text("Saved.")
+
+
+def test_a_page_that_is_cut_off_says_so_until_it_is_not(shaky: Any, place: Place) -> None:
+    log_in(shaky, place.url)
+    cut_off = shaky.get_by_text(texts.CUT_OFF)
+    sync_api.expect(cut_off).to_be_hidden()
+    shaky.context.set_offline(True)
+    sync_api.expect(cut_off).to_be_visible()
+    sync_api.expect(shaky.locator("#status")).to_be_hidden()
+    shaky.context.set_offline(False)
+    sync_api.expect(cut_off).to_be_hidden()
+    sync_api.expect(shaky.locator("#status")).to_contain_text("Age band")
+
+
+def test_a_page_that_was_locked_elsewhere_asks_for_the_pin(shaky: Any, place: Place) -> None:
+    log_in(shaky, place.url)
+    shaky.wait_for_timeout(500)
+    other = shaky.context.new_page()
+    other.goto(f"{place.url}grown-up/lock")
+    shaky.wait_for_url("**/grown-up/login")
+
+
+def test_another_pin_locks_out_who_came_with_the_old_one(
+    shaky: Any, browser: Any, place: Place
+) -> None:
+    log_in(shaky, place.url)
+    with browser.new_context() as context:
+        child = context.new_page()
+        log_in(child, place.url)
+        go_to(shaky, "Settings")
+        shaky.get_by_label("New PIN (4 to 12").fill(PIN)  # one that was peeped at, and is set anew
+        shaky.get_by_label("The new PIN once more").fill(PIN)
+        shaky.get_by_role("button", name="Change the PIN").click()
+        sync_api.expect(shaky.get_by_text("The new PIN holds")).to_be_visible()
+        child.wait_for_url("**/grown-up/login")
+    shaky.wait_for_timeout(3_000)  # longer than the page takes to renew itself
+    assert shaky.url == f"{place.url}grown-up/"
+
+
+def test_a_tab_that_nobody_touches_locks_itself_and_no_tab_that_is_used(
+    browser: Any, place: Place
+) -> None:
+    with browser.new_context() as context:
+        idle, used = context.new_page(), context.new_page()
+        for tab in (idle, used):
+            tab.clock.install()
+            log_in(tab, place.url)
+        for _ in range(3):  # eighteen minutes, with a touch every six
+            used.clock.fast_forward("06:00")
+            used.keyboard.press("Shift")
+            idle.clock.fast_forward("06:00")
+            used.wait_for_timeout(300)
+        assert [tab.url for tab in (idle, used)] == [f"{place.url}grown-up/"] * 2
+        idle.clock.fast_forward("16:00")
+        idle.wait_for_url(place.url)
+        used.clock.run_for(5_000)
+        used.wait_for_url("**/grown-up/login")
+
+
+def test_both_pages_find_back_after_a_restart(
+    shaky: Any, browser: Any, slow_model: int, tmp_path: Path
+) -> None:
+    place = Place(tmp_path, free_port(), slow_model)
+    with browser.new_context() as context:
+        grown = context.new_page()
+        with place.run() as server:
+            wait_for(f"{place.url}ready", server, log=tmp_path / "log")
+            open_child(shaky, place.url)
+            log_in(grown, place.url)
+        shaky.get_by_label("Your question").fill("Why do wolves howl?")
+        shaky.keyboard.press("Enter")
+        sync_api.expect(shaky.locator("#lost")).to_have_text(texts.LOST)
+        sync_api.expect(grown.get_by_text(texts.CUT_OFF)).to_be_visible()
+        with place.run() as server:
+            wait_for(f"{place.url}ready", server, log=tmp_path / "log")
+            grown.wait_for_url("**/grown-up/login")
+            sync_api.expect(shaky.locator("#lost")).to_have_text("")
+            shaky.get_by_role("button", name="Send").wait_for()
