@@ -17,6 +17,9 @@ from kidrails_guard.types import Action, Hazard
 
 SMALL = 5
 """Crisis counts below this are published as "fewer than 5", so that nobody is recognised."""
+ROUNDED_TO = 10
+"""Totals of a month with such a count, or subtracting the other actions would tell it."""
+CRISES = (Hazard.SELF_HARM, Hazard.ABUSE_DISCLOSURE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,29 @@ def _count(month: str, rows: list[AuditRecord]) -> MonthCounts:
 
 def published(number: int) -> str:
     """Return a crisis count as it may be published."""
-    return "fewer than 5" if 0 < number < SMALL else str(number)
+    return f"fewer than {SMALL}" if _is_small(number) else str(number)
+
+
+def _is_small(number: int) -> bool:
+    return 0 < number < SMALL
+
+
+def _total(number: int, month: MonthCounts) -> str:
+    crises = (month.actions[Action.CRISIS.label], month.crisis_referrals)
+    if not any(map(_is_small, (*crises, *_crisis_hazards(month)))):
+        return str(number)
+    return f"about {(number + ROUNDED_TO // 2) // ROUNDED_TO * ROUNDED_TO}"
+
+
+def _crisis_hazards(month: MonthCounts) -> list[int]:
+    return [month.hazards.get(str(hazard), 0) for hazard in CRISES]
+
+
+def _of_hazard(hazard: Hazard, month: MonthCounts) -> int | None:
+    """Return a count that may be published; None: it would tell a small one beside it."""
+    number = month.hazards[str(hazard)]
+    others = any(map(_is_small, _crisis_hazards(month)))
+    return None if hazard in CRISES and others and not _is_small(number) else number
 
 
 def to_markdown(months: list[MonthCounts]) -> str:
@@ -79,7 +104,9 @@ def to_markdown(months: list[MonthCounts]) -> str:
         "",
         "Counts from the audit log. It holds no names, no messages and no identities. A crisis "
         "referral is an answer that sent a child to a trusted grown-up at once (K01 thoughts of "
-        f"self-harm, K02 being hurt). Small crisis counts are shown as “fewer than {SMALL}”.",
+        f"self-harm, K02 being hurt). Small crisis counts are shown as “fewer than {SMALL}”; so "
+        "that they cannot be worked out from the others, the totals of such a month are rounded and the "
+        "other crisis hazard is not shown.",
         "",
         "| month | messages | replies | " + " | ".join(a.label for a in Action)
         + " | crisis referrals | failed checks |",
@@ -91,22 +118,26 @@ def to_markdown(months: list[MonthCounts]) -> str:
             for a in Action
         ]
         lines.append(
-            f"| {m.month} | {m.messages} | {m.replies} | {' | '.join(actions)} | "
+            f"| {m.month} | {_total(m.messages, m)} | {_total(m.replies, m)} | "
+            f"{' | '.join(actions)} | "
             f"{published(m.crisis_referrals)} | {m.failed_checks} |"
         )
     lines += ["", "## By hazard", "", "| month | hazard | verdicts |", "|---|---|---|"]
-    crisis = {Hazard.SELF_HARM, Hazard.ABUSE_DISCLOSURE}
     for m in months:
-        for code, number in m.hazards.items():
-            shown = published(number) if Hazard(code) in crisis else str(number)
-            lines.append(f"| {m.month} | {code} {Hazard(code).label} | {shown} |")
+        for hazard in map(Hazard, m.hazards):
+            number = _of_hazard(hazard, m)
+            shown = "not shown" if number is None else str(number)
+            if number is not None and hazard in CRISES:
+                shown = published(number)
+            lines.append(f"| {m.month} | {hazard} {hazard.label} | {shown} |")
     return "\n".join(lines) + "\n"
 
 
 def draw(months: list[MonthCounts], path: Path) -> None:
     """Draw actions by month and hazards over all months into one PNG.
 
-    Crisis bars below the publishable number are left out, like the number.
+    Crisis bars below the publishable number are left out, like the number; of the sums over all
+    months, those too that would tell a month's.
     """
     import io
 
@@ -131,10 +162,10 @@ def draw(months: list[MonthCounts], path: Path) -> None:
     for m in months:
         totals.update(m.hazards)
     order = [h for h in Hazard if totals[h]]
-    crisis = {Hazard.SELF_HARM, Hazard.ABUSE_DISCLOSURE}
+    told = {h for m in months if any(map(_is_small, _crisis_hazards(m))) for h in CRISES}
     right.barh(
         [f"{h} {h.label.replace('_', ' ')}" for h in order],
-        [_drawn(totals[h], h in crisis) for h in order],
+        [0 if h in told else totals[h] for h in order],
         color="#3b6ea5",
     )
     right.invert_yaxis()
@@ -151,13 +182,13 @@ def _drawn(number: int, crisis: bool) -> int:
 
 
 def write_report(records: Iterable[AuditRecord], out: Path) -> list[MonthCounts]:
-    """Write ``report.md``, ``report.json`` and ``report.png``; return the counts.
+    """Write ``report.md``, ``report.png`` and ``internal.json``; return the counts.
 
-    Small crisis counts stand as 0 to 4 in the JSON for the operator; publish the Markdown.
+    The first two may be published. In the third every count stands as it is, for the operator.
     """
     months = count_by_month(records)
     write_atomic(out / "report.md", to_markdown(months))
-    dump_json(out / "report.json", [asdict(m) for m in months])
+    dump_json(out / "internal.json", [asdict(m) for m in months])
     if months:
         draw(months, out / "report.png")
     return months

@@ -319,7 +319,7 @@ async def test_the_command_reports_and_exits_by_what_it_found(tmp_path: Path) ->
     done = kidrails("report", str(tmp_path / "log"), "--out", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
     assert "| crisis referrals |" in (tmp_path / "out/report.md").read_text()
-    assert json.loads((tmp_path / "out/report.json").read_text())[0]["crisis_referrals"] == 6
+    assert json.loads((tmp_path / "out/internal.json").read_text())[0]["crisis_referrals"] == 6
     assert (tmp_path / "out/report.png").read_bytes().startswith(b"\x89PNG")
     path = log_files(tmp_path / "log")[0][0]
     path.write_bytes(path.read_bytes().replace(b'"crisis"', b'"allow"', 1))

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from kidrails_guard.audit import AuditRecord
-from kidrails_guard.transparency import count_by_month, published, to_markdown
+from kidrails_guard.transparency import (
+    MonthCounts,
+    count_by_month,
+    published,
+    to_markdown,
+    write_report,
+)
 
 
 def record(month: str, action: str, hazard: str, stage: str = "input") -> AuditRecord:
@@ -25,3 +31,51 @@ def test_counts_by_month_and_hides_small_crisis_numbers() -> None:
     assert "fewer than 5" in text.split("2026-10 |")[1].splitlines()[0]
     assert "| 7 |" in text
     assert [published(n) for n in (0, 1, 4, 5)] == ["0", "fewer than 5", "fewer than 5", "5"]
+
+
+def month(*rows: AuditRecord) -> MonthCounts:
+    (counts,) = count_by_month(rows)
+    return counts
+
+
+def cells(counts: MonthCounts) -> list[str]:
+    (row,) = [
+        line for line in to_markdown([counts]).splitlines() if line.startswith("| 2026-11 |")
+    ][:1]
+    return [cell.strip() for cell in row.strip("|").split("|")][1:]
+
+
+def calm(messages: int, replies: int) -> list[AuditRecord]:
+    return [record("2026-11", "allow", "K00")] * messages + [
+        record("2026-11", "allow", "K00", "output")
+    ] * replies
+
+
+def test_a_small_crisis_count_cannot_be_worked_out_by_subtraction() -> None:
+    shown = set()
+    for crises in range(1, 5):
+        rows = [*calm(46 - crises, 41), *[record("2026-11", "crisis", "K01")] * crises]
+        shown.add(tuple(cells(month(*rows))[:2]))
+    assert shown == {("about 50", "about 40")}  # whatever the number is
+    assert cells(month(*calm(42, 40)))[:2] == ["42", "40"]
+    many = [record("2026-11", "crisis", "K01")] * 5
+    assert cells(month(*calm(42, 40), *many))[:2] == ["47", "40"]
+
+
+def test_one_crisis_hazard_does_not_tell_the_other() -> None:
+    rows = [record("2026-11", "crisis", "K01")] * 7 + [record("2026-11", "crisis", "K02")] * 2
+    counts = month(*rows, *calm(10, 10))
+    text = to_markdown([counts])
+    assert "| K01 self_harm | not shown |" in text
+    assert "| K02 abuse_disclosure | fewer than 5 |" in text
+    assert cells(counts)[-2] == "9"  # nine children, of whom nobody knows which
+
+
+def test_what_is_published_lies_beside_a_file_that_says_it_is_not(tmp_path) -> None:
+    rows = [record("2026-11", "crisis", "K01")] * 2
+    write_report(rows, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "internal.json",
+        "report.md",
+        "report.png",
+    }
