@@ -39,9 +39,7 @@ def month(*rows: AuditRecord) -> MonthCounts:
 
 
 def cells(counts: MonthCounts) -> list[str]:
-    (row,) = [
-        line for line in to_markdown([counts]).splitlines() if line.startswith("| 2026-11 |")
-    ][:1]
+    row = next(r for r in to_markdown([counts]).splitlines() if r.startswith("| 2026-11 |"))
     return [cell.strip() for cell in row.strip("|").split("|")][1:]
 
 
