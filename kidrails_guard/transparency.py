@@ -105,8 +105,8 @@ def to_markdown(months: list[MonthCounts]) -> str:
         "Counts from the audit log. It holds no names, no messages and no identities. A crisis "
         "referral is an answer that sent a child to a trusted grown-up at once (K01 thoughts of "
         f"self-harm, K02 being hurt). Small crisis counts are shown as “fewer than {SMALL}”; so "
-        "that they cannot be worked out from the others, the totals of such a month are rounded and "
-        "the other crisis hazard is not shown.",
+        "that they cannot be worked out from the others, the totals of such a month are rounded "
+        "and the other crisis hazard is not shown.",
         "",
         "| month | messages | replies | " + " | ".join(a.label for a in Action)
         + " | crisis referrals | failed checks |",
