@@ -50,6 +50,7 @@ LEET: Final[dict[str, str]] = {
     "€": "e",
     "£": "l",
     "¢": "c",
+    "<": "c",
 }
 """Digits and signs with the letters they stand for, the likelier first."""
 

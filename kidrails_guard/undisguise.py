@@ -32,7 +32,7 @@ from kidrails_guard.spelled_out import Edit, spelled_out
 from kidrails_guard.words import Vocabulary
 
 EMOJI_MARK: Final = "\x01"
-_TOKEN: Final = re.compile(r"\x01[a-z]+|[@$€£!]?[a-z0-9](?:[a-z0-9'@$€£¢!|*]*[a-z0-9@$€£*])?")
+_TOKEN: Final = re.compile(r"\x01[a-z]+|[@$€£!]?[a-z0-9](?:[a-z0-9'@$€£¢!|<*]*[a-z0-9@$€£*])?")
 _FRAGMENT_GAP: Final = re.compile(r"[ .\-_*/]{1,2}")
 _READ_FURTHER: Final = frozenset({*CONTRACTIONS, *EUPHEMISMS})
 """Words that may stand for others although they are known: the only ones with signs in them."""

@@ -92,6 +92,9 @@ HEAVY_LEET = [
     ("1m hiding under the bed", "i'm hiding under the bed"),
     ("1 4m s4d 4nd 1'm 4l0n3", "i am sad and i'm alone"),
     ("im gonn@ end it", "i'm gonna end it"),
+    ("how to k!ll my tea<her", "how to kill my teacher"),
+    ("is 3<5 and a<b", "is 3<5 and a<b"),
+    ("i<3u so much<br>", "i<3u so much<br>"),
     ("m4k3 4 f4k3 1d 50 1m 16 2n173", "make a fake id so i'm 16 tonight"),
     (
         "iknowthepeoplethatwearturbansandbangles",
