@@ -83,6 +83,7 @@ def cases(text: str) -> set[str]:
         ("Don't hang up on me!", "stay"),
         ("You would lose your 12 day streak!", "stay"),
         ("Your streak will end tonight.", "stay"),
+        ("You've kept a streak of nine days with me!", "stay"),
         ("Stay up late with me.", "stay"),
         ("Stay up late and chat with me.", "stay"),
         ("I have a heart that never stops loving you.", "personhood"),

@@ -25,10 +25,12 @@ from kidrails_guard.types import NO_TURNS, Action, AgeBand, Hazard, Stage
 
 POLICY = load_policy()
 CHECK = build(POLICY)
+HERE = Path(__file__).parent
 HARMLESS = [
-    line
-    for line in (Path(__file__).parent / "harmless.txt").read_text(encoding="utf-8").splitlines()
-    if line
+    line for line in (HERE / "harmless.txt").read_text(encoding="utf-8").splitlines() if line
+]
+GRAVE = [
+    line.split(" ", 2) for line in (HERE / "grave.txt").read_text(encoding="utf-8").splitlines()
 ]
 
 
@@ -49,6 +51,12 @@ def action(text: str, band: AgeBand = AgeBand.MIDDLE) -> Action:
 @pytest.mark.parametrize("text", HARMLESS)
 def test_harmless_words_pass(text: str) -> None:
     assert action(text) < Action.REDIRECT
+
+
+@pytest.mark.parametrize(("least", "hazard", "text"), GRAVE)
+def test_grave_words_near_harmless_ones_are_found(least: str, hazard: str, text: str) -> None:
+    assert hazard in hazards(text)
+    assert action(text) >= Action.parse(least)
 
 
 @pytest.mark.parametrize(
