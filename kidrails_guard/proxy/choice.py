@@ -86,6 +86,7 @@ class Context:
 
 @dataclass(slots=True)
 class _ToolParts:
+    index: int
     id: str = ""
     name: str = ""
     arguments: list[str] = field(default_factory=list)
@@ -119,7 +120,7 @@ class Choice:
         )
         self._raw: list[str] = []
         self._refusal: list[str] = []
-        self._tools: dict[int, _ToolParts] = {}
+        self._tools: list[_ToolParts] = []
         self._logprobs = Logprobs() if context.call.logprobs else None
         self.verdict = Verdict(Action.ALLOW, stage=Stage.OUTPUT)
         self.withheld = self.deltas = 0
@@ -130,7 +131,7 @@ class Choice:
     @property
     def text(self) -> str:
         """Everything that came, as it came; for the audit's hash."""
-        arguments = [tool.said for tool in self._tools.values()]
+        arguments = [tool.said for tool in self._tools]
         return "".join([_joined(self._raw), _joined(self._refusal), *arguments])
 
     def take(self, delta: Any, finish: Any, logprobs: Any) -> None:
@@ -167,13 +168,29 @@ class Choice:
             index = call.get("index", place) if isinstance(call, dict) else None
             if not isinstance(function, dict) or not is_index(index, _MOST_TOOLS):
                 continue
-            parts = self._tools.setdefault(index, _ToolParts())
-            if isinstance(call.get("id"), str):
-                parts.id = parts.id or call["id"]
-            if isinstance(function.get("name"), str):
-                parts.name = parts.name or function["name"]
-            if isinstance(function.get("arguments"), str):
-                parts.arguments.append(function["arguments"])
+            call_id, name, arguments = (
+                value if isinstance(value, str) else ""
+                for value in (call.get("id"), function.get("name"), function.get("arguments"))
+            )
+            parts = self._tool_at(index, call_id if name else "")
+            if parts is not None:
+                parts.id = parts.id or call_id
+                parts.name = parts.name or name
+                parts.arguments.append(arguments)
+
+    def _tool_at(self, index: int, beginning: str) -> _ToolParts | None:
+        """Return the call that a piece belongs to; None where there are too many.
+
+        Some servers send every call whole and under index 0: a piece with a name and an id of its
+        own begins another call.
+        """
+        parts = next((tool for tool in reversed(self._tools) if tool.index == index), None)
+        if parts is None or (beginning and parts.id and parts.id != beginning):
+            if len(self._tools) == _MOST_TOOLS:
+                return None
+            parts = _ToolParts(index)
+            self._tools.append(parts)
+        return parts
 
     def released(self, release: Release) -> Words:
         """Return the event for text that the window let go."""
@@ -234,7 +251,7 @@ class Choice:
         self.shown = self.shown or any(isinstance(e, Words) and e.text for e in events)
         calls = await self._checked_tools()
         if self.verdict.action.answers:
-            self.withheld = sum(len(tool.said) for tool in self._tools.values())
+            self.withheld = sum(len(tool.said) for tool in self._tools)
             return [*events, *self.stop()]
         reason = self.finish or "stop"
         if calls:
@@ -269,14 +286,14 @@ class Choice:
     async def _checked_tools(self) -> tuple[ToolCall, ...]:
         offered = self._context.prepared.tools
         calls = []
-        for index, parts in sorted(self._tools.items()):
+        for place, parts in enumerate(sorted(self._tools, key=lambda tool: tool.index)):
             if parts.name not in offered:
                 continue  # a name that nobody offered is a text that nobody checked
             judged = await self._judge_json(parts.said)
             if judged.verdict.action.answers:
                 return ()
             whole_id = _IDENTIFIER.fullmatch(parts.id)
-            call_id = parts.id if whole_id else f"call_{self._context.request_id}_{index}"
+            call_id = parts.id if whole_id else f"call_{self._context.request_id}_{place}"
             calls.append(ToolCall(call_id, parts.name, judged.text))
         return tuple(calls)
 

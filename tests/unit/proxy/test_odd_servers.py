@@ -29,6 +29,26 @@ def call_chunk(arguments: str):
     return chunk({"tool_calls": [{"index": 0, "id": "c1", "function": function}]})
 
 
+async def test_calls_that_come_whole_under_one_index_are_several() -> None:
+    def whole(call_id: str, arguments: str):
+        function = {"name": "look", "arguments": arguments}
+        return chunk({"tool_calls": [{"index": 0, "id": call_id, "function": function}]})
+
+    told = [("a", '{"at": "owls"}'), ("b", '{"at": '), ("b", '"foxes"}')]
+    chunks = [*(whole(*call) for call in told), chunk({}, "tool_calls")]
+    streamed = await Proxied(Scripted(chunks)).stream("hello", tools=[TOOL])
+    calls = [c for p in streamed.chunks for c in p["choices"][0]["delta"].get("tool_calls", [])]
+    assert [(c["index"], c["id"], c["function"]["arguments"]) for c in calls] == [
+        (0, "a", '{"at": "owls"}'),
+        (1, "b", '{"at": "foxes"}'),
+    ]
+    # A hundred calls are no hundred windows: the rest is left out.
+    many = [whole(f"c{n}", "{}") for n in range(100)]
+    streamed = await Proxied(Scripted([*many, chunk({}, "tool_calls")])).stream("hi", tools=[TOOL])
+    calls = [c for p in streamed.chunks for c in p["choices"][0]["delta"].get("tool_calls", [])]
+    assert len(calls) == 32
+
+
 @pytest.mark.parametrize(("first", "second"), [(HIGH, LOW), (HIGH, "!")])
 async def test_a_character_cut_in_two_loses_no_reply(first: str, second: str) -> None:
     whole = "😀" if second == LOW else "�!"
