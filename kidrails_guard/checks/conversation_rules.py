@@ -95,6 +95,7 @@ class ConversationRules(_Model):
 
     continues: tuple[str, ...]
     turns_away: tuple[str, ...]
+    let_rest: tuple[str, ...]
     in_role: tuple[str, ...]
     answers: tuple[Answer, ...]
     signals: dict[str, Signal]
