@@ -114,10 +114,11 @@ class PrometheusMeter:
         self._checks.labels(check, str(stage)).observe(seconds)
         self._check_failures.labels(check, str(stage)).inc(failed)
 
-    def held(self, characters: int, seconds: float) -> None:
-        """Note one released or withheld unit."""
+    def held(self, characters: int, seconds: float | None = None) -> None:
+        """Note one released or withheld unit, and how long a released one waited."""
         self._held_characters.observe(characters)
-        self._held_seconds.observe(seconds)
+        if seconds is not None:
+            self._held_seconds.observe(seconds)
 
     def failure(self, kind: Failure) -> None:
         """Count one failure."""

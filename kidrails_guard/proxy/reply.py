@@ -88,7 +88,7 @@ async def _whole_choice(choice: Choice, meter: Meter) -> list[Event]:
         if release is not None:
             events.append(choice.released(release))
     if window.received:
-        meter.held(window.received, 0.0)
+        meter.held(window.received)
     if not window.stopped:
         closing = await choice.close()
         if not choice.verdict.action.answers:
@@ -178,7 +178,7 @@ class StreamedReply:
                 window, release = step
                 choice = self._windows[id(window)]
                 if release is None:
-                    self._meter.held(window.withheld, 0.0)
+                    self._meter.held(window.withheld)
                     for event in choice.stop():
                         yield event
                 elif release.text:

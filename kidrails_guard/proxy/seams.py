@@ -212,8 +212,8 @@ class Meter(Protocol):
         """Count one run of one check (the signature of `guard.Observer`)."""
         ...
 
-    def held(self, characters: int, seconds: float) -> None:
-        """Note one released or withheld unit: how long it was and how long it waited."""
+    def held(self, characters: int, seconds: float | None = None) -> None:
+        """Note one released or withheld unit; of a stream's released one, how long it waited."""
         ...
 
     def failure(self, kind: Failure) -> None:
@@ -238,7 +238,7 @@ class NoMeter:
     def check(self, check: str, stage: Stage, seconds: float, failed: bool) -> None:
         """Forget it."""
 
-    def held(self, characters: int, seconds: float) -> None:
+    def held(self, characters: int, seconds: float | None = None) -> None:
         """Forget it."""
 
     def failure(self, kind: Failure) -> None:

@@ -114,7 +114,7 @@ class TracingMeter:
         span.set_attribute("kidrails.failed", failed)
         span.end(end)
 
-    def held(self, characters: int, seconds: float) -> None:
+    def held(self, characters: int, seconds: float | None = None) -> None:
         """Note one released or withheld unit."""
         self._inner.held(characters, seconds)
 

@@ -50,7 +50,7 @@ class Ledger:
     def check(self, check, stage, seconds, failed) -> None:
         pass
 
-    def held(self, characters, seconds) -> None:
+    def held(self, characters, seconds=None) -> None:
         self.helds.append(characters)
 
     def failure(self, kind) -> None:

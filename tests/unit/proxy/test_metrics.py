@@ -95,6 +95,16 @@ async def test_labels_come_from_closed_sets_and_hold_no_words() -> None:
                     assert value in CLOSED[label], (sample.name, label, value)
 
 
+async def test_only_what_waited_counts_as_waiting() -> None:
+    proxy = Metered()
+    await proxy.chat("hello")  # whole: nothing waited for a border
+    assert proxy.value("kidrails_held_characters_count") == 1
+    assert proxy.value("kidrails_held_seconds_count") == 0
+    streamed = await proxy.stream("hello")
+    assert streamed.text()
+    assert proxy.value("kidrails_held_seconds_count") > 0
+
+
 async def test_what_happens_is_counted() -> None:
     proxy = Metered()
     await hostile(proxy)
