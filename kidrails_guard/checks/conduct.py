@@ -10,7 +10,8 @@ from typing import Final
 
 import re2
 
-from kidrails_guard.checks.lexicon import CompiledRule, Matcher, load_lexicon, load_sets
+from kidrails_guard.checks.lexicon import CompiledRule, Matcher
+from kidrails_guard.checks.lexicon_rules import load_lexicon, load_sets
 from kidrails_guard.content import content_path
 from kidrails_guard.plain import plain_words
 from kidrails_guard.policy import Policy

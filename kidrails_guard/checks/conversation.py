@@ -19,9 +19,9 @@ from kidrails_guard.checks.lexicon import (
     Matcher,
     compile_any,
     first_outside,
-    load_sets,
     shipped_matchers,
 )
+from kidrails_guard.checks.lexicon_rules import load_sets
 from kidrails_guard.content import content_path
 from kidrails_guard.plain import plain_words
 from kidrails_guard.policy import Policy

@@ -9,7 +9,8 @@ from typing import Any, Final
 import re2
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from kidrails_guard.checks.lexicon import compile_any, expand, first_outside
+from kidrails_guard.checks.lexicon import compile_any, first_outside
+from kidrails_guard.checks.lexicon_rules import expand
 from kidrails_guard.errors import PolicyError
 from kidrails_guard.policy import describe_error, read_yaml
 from kidrails_guard.types import CASES, Hazard

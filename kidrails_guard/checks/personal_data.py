@@ -17,7 +17,7 @@ from typing import Final
 import re2
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kidrails_guard.checks.lexicon import compile_sets, expand
+from kidrails_guard.checks.lexicon_rules import compile_sets, expand
 from kidrails_guard.checks.personal_fiction import Fiction, Tale
 from kidrails_guard.checks.personal_numbers import FEWEST_DIGITS, offered
 from kidrails_guard.checks.personal_readers import READERS, word_set

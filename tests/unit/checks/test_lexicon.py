@@ -8,15 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kidrails_guard.checks.lexicon import (
-    Lexicon,
-    Matcher,
-    build,
-    expand,
-    load_lexicons,
-    load_sets,
-    rule_reasons,
-)
+from kidrails_guard.checks.lexicon import Matcher, build, rule_reasons
+from kidrails_guard.checks.lexicon_rules import Lexicon, expand, load_lexicons, load_sets
 from kidrails_guard.errors import PolicyError
 from kidrails_guard.guard import Guard
 from kidrails_guard.plain import plain_words
