@@ -32,7 +32,7 @@ SCRIPT: Final = (Path(__file__).parent / "grown_up.js").read_text(encoding="utf-
 _HEADER: Final = f"""
 <header class="top"><h1>{texts.NAME} for grown-ups</h1>
 <a class="grown" href="./lock">Lock and go to the child’s page</a></header>
-<p class="status" id="cut-off"><span><span class="dot crisis"></span>{texts.CUT_OFF}</span></p>
+<p id="cut-off"><span><span class="dot crisis"></span>{texts.CUT_OFF}</span></p>
 """
 
 

@@ -70,7 +70,7 @@ def place(slow_model: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture
 def shaky(browser: Any, seen: Seen) -> Iterator[Any]:
-    """A tab whose connection may go, which a browser calls an error."""
+    """A tab that may be refused something or lose its connection: errors to a browser."""
     context = browser.new_context(viewport={"width": 768, "height": 900})
     seen.watch(context)
     yield context.new_page()

@@ -226,6 +226,8 @@ def test_motion_is_reduced_where_it_is_asked_for(browser: Any, page_url: str, se
     seen.watch(context)
     tab = context.new_page()
     open_child(tab, page_url)
+    # On a busy machine Gradio's own "Loading..." may still lie over the page, invisible.
+    sync_api.expect(tab.locator("[data-testid=status-tracker].translucent")).to_have_count(0)
     moving = tab.evaluate("""() => [...document.querySelectorAll("*")].filter(e => {
       const s = getComputedStyle(e);
       return [s.animationDuration, s.transitionDuration].some(

@@ -136,6 +136,8 @@ def test_everything_can_be_reached_in_a_low_window(tab: Any, place: Place, windo
         tab.mouse.wheel(0, 5_000)
         sync_api.expect(tab.get_by_role("button", name=name)).to_be_in_viewport(ratio=0.99)
     tab.get_by_role("button", name="Tell a grown-up").click()
+    sync_api.expect(tab.get_by_role("heading", name="Go to a grown-up")).to_be_focused()
+    sync_api.expect(tab.locator("#noted")).to_have_text(texts.NOTE_LEFT)
     tab.mouse.wheel(0, 5_000)
     back = tab.get_by_role("button", name="Back to our talk")
     sync_api.expect(back).to_be_in_viewport(ratio=0.99)

@@ -79,6 +79,7 @@ class Place:
     folder: Path
     port: int
     model: int
+    pin: str = PIN
 
     @property
     def url(self) -> str:
@@ -90,7 +91,7 @@ class Place:
         command = ["demo", "--port", str(self.port), "--band", "7-9"]
         command += ["--proxy", f"http://127.0.0.1:{self.model}/v1"]
         command += ["--audit", str(self.folder / "audit")]
-        config = {"KIDRAILS_CONFIG": str(self.folder / "config"), "KIDRAILS_PIN": PIN}
+        config = {"KIDRAILS_CONFIG": str(self.folder / "config"), "KIDRAILS_PIN": self.pin}
         return running(command, log=log, environment=config)
 
 
