@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import re2
 
@@ -118,11 +118,19 @@ class ConductCheck:
         since = unclosed.start() if unclosed else len(text)
         sentences = [match for match in _SENTENCE.finditer(spoken) if not match[0].isspace()]
         first: dict[str, Finding] = {}
+        excused_after: dict[str, int | None] = {}
         # Sentence by sentence: "He said so. Don't tell" is no quotation.
         for index, sentence in enumerate(sentences):
             for rule, place in self._rules_in(sentence[0]):
                 known = first.get(rule.name)
-                if (known is not None and not known.whole) or self._excused(rule, sentences, index):
+                if known is not None and not known.whole:
+                    continue
+                if rule.name not in excused_after:  # once: many sentences would cost their square
+                    excused_after[rule.name] = _first_with(rule.before, sentences)
+                excuse_at, following = excused_after[rule.name], sentences[index + 1 : index + 2]
+                if excuse_at is not None and excuse_at < index:
+                    continue
+                if _first_with(rule.after, following) is not None:
                     continue
                 start, end = place or (0, len(sentence[0]))
                 start, end = start + sentence.start(), end + sentence.start()
@@ -135,15 +143,6 @@ class ConductCheck:
                         rule.case, rule.severity, (start, end), note, whole=quoted or asked
                     )
         return found + list(first.values())
-
-    @staticmethod
-    def _excused(rule: CompiledRule, sentences: Sequence[re.Match[str]], index: int) -> bool:
-        """Return whether a sentence before, or the one after, excuses what a rule found."""
-        before = sentences[:index] if rule.before is not None else ()
-        after = sentences[index + 1 : index + 2] if rule.after is not None else ()
-        return any(rule.before.search(plain_words(s[0]).text) for s in before) or any(
-            rule.after.search(plain_words(s[0]).text) for s in after
-        )
 
     def _look(self, sentence: str) -> tuple[tuple[CompiledRule, tuple[int, int] | None], ...]:
         """Return the rules that hold in a sentence, each with its place there."""
@@ -162,6 +161,14 @@ class ConductCheck:
         return Finding(
             self.name, HAZARD_OF[case], severity, span=span, note=note, case=case, whole=whole
         )
+
+
+def _first_with(pattern: Any, sentences: Sequence[re.Match[str]]) -> int | None:
+    """Return the place of the first sentence that a pattern is in, if there is one."""
+    if pattern is None:
+        return None
+    found = (at for at, s in enumerate(sentences) if pattern.search(plain_words(s[0]).text))
+    return next(found, None)
 
 
 @cache
