@@ -23,11 +23,17 @@
   document.addEventListener("click", (event) => {
     if (event.target.closest("#send")) asked = box().value;
   }, { capture: true });
+  // A page that is still being opened would wipe a question that is asked meanwhile: it waits.
+  let opened;
+  const open = new Promise((yes) => { opened = yes; });
   window.kidrails = {
     toBox,
+    opened,
     // Gradio comes for the question a little after Enter: what has been typed since stays in the
     // box, and a second Enter that was as quick finds nothing.
-    take: (text) => {
+    take: async (text) => {
+      await Promise.race([open, new Promise((yes) => setTimeout(yes, 10000))]);
+      if (find("#stop")?.checkVisibility()) return ""; // one answer at a time: it stays in the box
       const now = box().value;
       const wanted = asked ?? (now.startsWith(text) ? text : "");
       asked = null;

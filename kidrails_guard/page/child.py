@@ -23,7 +23,7 @@ SCRIPT: Final = (Path(__file__).parent / "child.js").read_text(encoding="utf-8")
 _FORGET_S: Final = 3 * 3600
 _TO_BOX: Final = "() => { kidrails.toBox(); }"
 #: Empties the box at once, so that nothing typed after it is lost.
-_TAKE: Final = "(text, talk) => [kidrails.take(text), talk]"
+_TAKE: Final = "async (text, talk) => [await kidrails.take(text), talk]"
 _STOP_WAIT_S: Final = 5.0
 
 _HEADER: Final = f"""
@@ -195,5 +195,7 @@ def build_child_page(page: ChildPage, *, visit_of: Callable[[Any], str]) -> gr.B
         anew.click(stop_now, None, [send, stop], **stopping).then(
             open_page, None, start, **hidden
         ).then(None, js=_TO_BOX, **hidden)
-        blocks.load(open_page, None, start, **hidden)
+        blocks.load(open_page, None, start, **hidden).then(
+            None, js="() => { window.kidrails?.opened(); }", **hidden
+        )
     return blocks

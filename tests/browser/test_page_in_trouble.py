@@ -45,6 +45,20 @@ def test_what_is_typed_while_an_answer_comes_stays(tab: Any, place: Place) -> No
     assert said(tab) == ["Why do wolves howl?", SAYS]
 
 
+def test_a_question_that_is_quicker_than_the_page_is_not_wiped(tab: Any, place: Place) -> None:
+    held: list[Any] = []
+    tab.route("**/queue/join*", lambda call: call.continue_() if held else held.append(call))
+    open_child(tab, place.url)
+    box(tab).fill("Why do wolves howl?")
+    tab.keyboard.press("Enter")
+    tab.wait_for_timeout(1_000)
+    assert len(held) == 1
+    held[0].continue_()
+    tab.get_by_role("button", name="Stop").wait_for()
+    wait_for_the_end(tab)
+    assert said(tab) == ["Why do wolves howl?", SAYS]
+
+
 def test_a_question_during_the_answer_to_a_starter_is_not_lost(tab: Any, place: Place) -> None:
     open_child(tab, place.url)
     starter = texts.STARTERS["7-9"][0]  # type: ignore[index]
