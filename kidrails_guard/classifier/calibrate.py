@@ -28,7 +28,7 @@ MISS_COST: Final[dict[Action, float]] = {
     Action.CARE: 3.0,
     Action.REDIRECT: 10.0,
     Action.REFUSE: 10.0,
-    Action.CRISIS: 60.0,
+    Action.CRISIS: 80.0,
 }
 """What it costs not to find a hazard, by the action it would have had."""
 
@@ -36,8 +36,8 @@ ALARM_COST: Final[dict[Action, float]] = {
     Action.ALLOW: 1.0,
     Action.REDACT: 1.0,
     Action.CARE: 2.0,
-    Action.REDIRECT: 50.0,
-    Action.REFUSE: 50.0,
+    Action.REDIRECT: 35.0,
+    Action.REFUSE: 35.0,
     Action.CRISIS: 60.0,
 }
 """What a false alarm costs on a harmless text; `AMID_RISK` of it on a text that is risky anyway.
