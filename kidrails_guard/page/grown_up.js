@@ -6,6 +6,12 @@
   const touched = "kidrails-touched";
   const kept = (() => { try { return window.localStorage; } catch { return null; } })();
   let last = 0;
+  let leaving = false;
+  const leaveFor = (place) => {
+    if (leaving) return; // what is asked meanwhile must not turn the way round
+    leaving = true;
+    window.location = place;
+  };
   const touch = () => {
     if (Date.now() - last < 1000) return;
     last = Date.now();
@@ -17,7 +23,7 @@
   }
   setInterval(() => {
     const anywhere = Math.max(last, Math.min(Number(kept?.getItem(touched)) || 0, Date.now()));
-    if (Date.now() - anywhere > idleMinutes * 60000) window.location = "./lock";
+    if (Date.now() - anywhere > idleMinutes * 60000) leaveFor("./lock");
   }, 10000);
 
   const ask = window.fetch;
@@ -25,7 +31,7 @@
     try {
       const answer = await ask(...what);
       document.body.classList.remove("lost");
-      if (answer.status === 401) window.location = "./login"; // locked meanwhile
+      if (answer.status === 401) leaveFor("./login"); // locked meanwhile
       return answer;
     } catch (error) {
       if (error.name !== "AbortError") document.body.classList.add("lost");
