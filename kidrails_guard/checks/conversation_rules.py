@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import re2
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kidrails_guard.checks.lexicon import compile_any, first_outside
-from kidrails_guard.checks.lexicon_rules import expand
-from kidrails_guard.errors import PolicyError
-from kidrails_guard.policy import describe_error, read_yaml
+from kidrails_guard.checks.lexicon_rules import expand, load_rules_file
 from kidrails_guard.types import CASES, Hazard
 
 CONVERSATION: Final = "data/lexicons/conversation.yaml"
@@ -120,11 +118,7 @@ def load_rules(path: Path) -> ConversationRules:
     Raises:
         PolicyError: it is not such a file; names the file and key.
     """
-    try:
-        return ConversationRules.model_validate(read_yaml(path))
-    except ValidationError as error:
-        lines = [describe_error(d, ConversationRules) for d in error.errors(include_url=False)]
-        raise PolicyError("\n".join(f"{path}: {line}" for line in lines)) from None
+    return load_rules_file(path, ConversationRules)
 
 
 class Signals:

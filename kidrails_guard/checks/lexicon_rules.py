@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -13,6 +13,8 @@ from kidrails_guard.content import content_path
 from kidrails_guard.errors import PolicyError
 from kidrails_guard.policy import describe_error, read_yaml
 from kidrails_guard.types import CASES, CONDUCT, About, Hazard, Severity, Stage
+
+_M = TypeVar("_M", bound=BaseModel)
 
 LEXICONS: Final = "data/lexicons"
 SETS: Final = "sets.yaml"
@@ -91,17 +93,26 @@ class Lexicon(BaseModel):
         return self
 
 
+def load_rules_file(path: Path, model: type[_M]) -> _M:
+    """Load a YAML file of rules of one kind.
+
+    Raises:
+        PolicyError: it is not such a file; names the file and key.
+    """
+    try:
+        return model.model_validate(read_yaml(path))
+    except ValidationError as error:
+        lines = [describe_error(d, model) for d in error.errors(include_url=False)]
+        raise PolicyError("\n".join(f"{path}: {line}" for line in lines)) from None
+
+
 def load_lexicon(path: Path) -> Lexicon:
     """Load one file of rules.
 
     Raises:
         PolicyError: the file is not a lexicon; names the file and key.
     """
-    try:
-        return Lexicon.model_validate(read_yaml(path))
-    except ValidationError as error:
-        lines = [describe_error(d, Lexicon) for d in error.errors(include_url=False)]
-        raise PolicyError("\n".join(f"{path}: {line}" for line in lines)) from None
+    return load_rules_file(path, Lexicon)
 
 
 def load_lexicons(folder: Path | None = None) -> tuple[Lexicon, ...]:

@@ -15,15 +15,15 @@ from functools import cache
 from typing import Final
 
 import re2
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from kidrails_guard.checks.lexicon_rules import compile_sets, expand
+from kidrails_guard.checks.lexicon_rules import compile_sets, expand, load_rules_file
 from kidrails_guard.checks.personal_fiction import Fiction, Tale
 from kidrails_guard.checks.personal_numbers import FEWEST_DIGITS, offered
 from kidrails_guard.checks.personal_readers import READERS, word_set
 from kidrails_guard.content import content_path
 from kidrails_guard.errors import PolicyError
-from kidrails_guard.policy import Policy, describe_error, read_yaml
+from kidrails_guard.policy import Policy
 from kidrails_guard.types import About, AgeBand, Conversation, Finding, Hazard, Severity, Stage
 
 PERSONAL_DATA: Final = "data/lexicons/personal_data.yaml"
@@ -168,12 +168,7 @@ def visible(text: str) -> tuple[str, Sequence[int]]:
 
 @cache
 def _finders() -> dict[Stage, Finder]:
-    path = content_path(PERSONAL_DATA)
-    try:
-        file = _File.model_validate(read_yaml(path))
-    except ValidationError as error:
-        lines = [describe_error(d, _File) for d in error.errors(include_url=False)]
-        raise PolicyError("\n".join(f"{path}: {line}" for line in lines)) from None
+    file = load_rules_file(content_path(PERSONAL_DATA), _File)
     return {stage: Finder(file, stage) for stage in Stage}
 
 
