@@ -10,11 +10,14 @@ import onnxruntime
 import pytest
 from tokenizers import Tokenizer
 
+from kidrails_guard.checks.classifier import ASKS_AT, build
 from kidrails_guard.classifier.encode import CLS, MARKS, SEP, encode
-from kidrails_guard.classifier.labels import WIDTH, names
+from kidrails_guard.classifier.labels import HAZARD_INDEX, WIDTH, names
 from kidrails_guard.classifier.model import FILES, SHIPPED, HazardModel, read_manifest
 from kidrails_guard.classifier.rows import read_own
-from kidrails_guard.types import AgeBand, Stage
+from kidrails_guard.content import content_path
+from kidrails_guard.policy import load_policy
+from kidrails_guard.types import AgeBand, Conversation, Hazard, Message, Stage
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +109,19 @@ def test_what_is_run_is_what_was_trained(session: onnxruntime.InferenceSession) 
         "token_type_ids": np.array([window.types], np.int64),
     }
     assert np.allclose(session.run(None, feeds)[0], model.logits(text, stage=Stage.INPUT))
+
+
+def test_only_replies_that_ask_for_personal_data_are_sure_to() -> None:
+    classifier = build(load_policy())
+    at = HAZARD_INDEX[Hazard.PERSONAL_DATA]
+    scores: dict[bool, list[float]] = {True: [], False: []}
+    for row in read_own(content_path("data")):
+        if row.stage is Stage.OUTPUT and row.split != "train":
+            asks = Hazard.PERSONAL_DATA in row.hazards
+            if asks or not row.hazards:
+                before = Conversation(tuple(Message(t.role, t.text) for t in row.turns))
+                found = classifier.scores(before, row.text, Stage.OUTPUT)
+                scores[asks].append(float(found.hazard[at]))
+    assert len(scores[False]) > 1_500
+    assert max(scores[False]) < ASKS_AT
+    assert np.mean(np.array(scores[True]) >= ASKS_AT) > 0.4
