@@ -66,6 +66,10 @@ _COMMAND: Final = re.compile(
 )
 
 
+_A_PLACE: Final = re.compile(r"\b(?:the|a|my|our|your|his|her|their|this) $", re.IGNORECASE)
+"""What stands before a place: after other words, "store" may be a verb and "park" half a name."""
+
+
 _ANSWERS: Final = re.compile(r"(?:ok|okay|no|nope|yes|yeah|and|but|then|lol|haha)\b", re.IGNORECASE)
 """A message that goes on from something is said as it is: nothing stands before an answer."""
 
@@ -185,12 +189,15 @@ class Paraphraser:
         moves: list[str],
     ) -> None:
         """Add places and pets to the words that are swapped in message and replies alike."""
-        there = set(self._thing.findall(" \n ".join(texts).lower()))
+        whole = " \n ".join(texts).lower()
+        found = list(self._thing.finditer(whole))
+        there = {match[1] for match in found}
         if not there:
             return
+        unsure = {match[1] for match in found if not _A_PLACE.search(whole[: match.start()])}
         for group in self.wording.places:
             present = [place for place in group if place in there]
-            if len(present) == 1 and rng.random() < 0.5:
+            if len(present) == 1 and present[0] not in unsure and rng.random() < 0.5:
                 table[present[0]] = rng.choice([p for p in group if p != present[0]])
                 moves.append("place")
         pets = [pet for pet in self.wording.pets if pet in there]

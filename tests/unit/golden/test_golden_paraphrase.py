@@ -79,6 +79,22 @@ def test_places_are_swapped_on_both_sides() -> None:
     assert len({reply for _, reply in found}) == 2
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "Cats store up go-go power in the day.",
+        "Lay the paper flat. A tiny flat dish will do.",
+        "Then the three of you can play shop.",
+        "The city has a peace park now.",
+        "The sweets belong to a child, even the tiny ones.",
+    ],
+)
+def test_a_word_that_is_no_place_here_stays(reply: str) -> None:
+    for spelling in ("british", "american"):
+        persona = speaker("casual", spelling=spelling)
+        assert {say("how does it go", reply, persona, n)[1] for n in range(12)} == {reply}
+
+
 def test_two_grandmothers_stay_two() -> None:
     persona = speaker("casual", grandma="gran")
     _, reply = say("nana and granny fight", "Nana and Granny both love you.", persona)
