@@ -5,17 +5,49 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kidrails_guard.golden.gate import Gate
 from kidrails_guard.golden.make import Ledger
-from kidrails_guard.golden.read import Problem, raise_problems, read_jsonl
+from kidrails_guard.golden.read import Problem, parse_model, raise_problems, read_jsonl
 from kidrails_guard.golden.rows import Row, Step
-from kidrails_guard.golden.schema import Turn
+from kidrails_guard.golden.schema import Age, Method, Turn
 from kidrails_guard.golden.steps import drop_near_copies, normalise_row
 from kidrails_guard.guard import run_sync
+
+_Said = Annotated[str, Field(min_length=1, repr=False)]
+
+
+class MadeRow(BaseModel):
+    """What a file of generated rows must hold to be read; a person may have edited it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: Annotated[str, Field(min_length=1)]
+    seed: str
+    age: Age
+    conversation: tuple[Turn, ...]
+    message: _Said
+    golden: _Said
+    unsafe: _Said
+    persona: str
+    scenario: str
+    moves: tuple[str, ...]
+    method: Method
+    source: str
+    licence: str
+
+    @model_validator(mode="after")
+    def _alternates(self) -> Self:
+        roles = [turn.role for turn in self.conversation]
+        if roles != ["user", "assistant"] * (len(roles) // 2):
+            raise ValueError(
+                "conversation: turns must go user, assistant, user, assistant, … and end with "
+                f"assistant; found {', '.join(roles)}"
+            )
+        return self
 
 
 def generated_record(row: Row) -> dict[str, Any]:
@@ -73,26 +105,24 @@ def read_generated(paths: Sequence[Path], seeds: Mapping[str, Row]) -> list[Row]
     rows: dict[str, Row] = {}
     for path in paths:
         for number, value in read_jsonl(path, problems):
-            seed = seeds.get(value.get("seed", ""))
+            made = parse_model(value, MadeRow, file=str(path), line=number, problems=problems)
+            if made is None:
+                continue
+            seed = seeds.get(made.seed)
             if seed is None:
-                text = f"{value.get('seed')!r} is no golden row; it was changed or deleted since"
+                text = f"{made.seed!r} is no golden row; it was changed or deleted since"
                 problems.append(Problem(str(path), number, "seed", text))
                 continue
-            try:
-                row = from_record(value, seed)
-            except (KeyError, TypeError, ValidationError) as error:
-                text = f"is not a generated row ({type(error).__name__}: {_what(error)})"
-                problems.append(Problem(str(path), number, "", text))
+            if seed.band is not None and not seed.band.ages[0] <= made.age <= seed.band.ages[1]:
+                text = f"{made.age} is outside band {seed.band} of {seed.id}"
+                problems.append(Problem(str(path), number, "age", text))
                 continue
+            row = from_record(made.model_dump(), seed)
             if row.id in rows:
                 problems.append(Problem(str(path), number, "id", f"{row.id!r} stands there twice"))
             rows[row.id] = row
     raise_problems(problems)
     return list(rows.values())
-
-
-def _what(error: Exception) -> str:
-    return str(error.args[0]) if isinstance(error, KeyError) else "a key has a wrong value"
 
 
 def generated_rows(

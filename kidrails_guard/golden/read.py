@@ -95,6 +95,16 @@ def parse_model(
         return None
 
 
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object; JSON lets a repeated key win silently, and one of two replies be lost."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"key {twice!r} stands twice; delete one")
+    return value
+
+
 def read_jsonl(path: Path, problems: list[Problem]) -> Iterator[tuple[int, Any]]:
     """Yield ``(line number, value)`` of a JSON-lines file."""
     for number, line in numbered_lines(path, problems):
@@ -102,8 +112,8 @@ def read_jsonl(path: Path, problems: list[Problem]) -> Iterator[tuple[int, Any]]
             problems.append(Problem(str(path), number, "", "is blank; delete the line"))
             continue
         try:
-            value = json.loads(line)
-        except ValueError as error:
+            value = json.loads(line, object_pairs_hook=_each_key_once)
+        except (ValueError, RecursionError) as error:
             problems.append(Problem(str(path), number, "", f"is not JSON ({error})"))
             continue
         if not isinstance(value, dict):

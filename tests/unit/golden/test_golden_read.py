@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kidrails_guard.errors import DataError
+from kidrails_guard.golden.generated import read_generated
 from kidrails_guard.golden.read import (
     MAX_LINE,
     Problem,
@@ -18,6 +20,7 @@ from kidrails_guard.golden.read import (
     read_golden,
     read_messages,
 )
+from kidrails_guard.golden.rows import from_golden
 from kidrails_guard.golden.schema import GoldenQA, content_id
 from kidrails_guard.types import Action, AgeBand, Severity
 
@@ -91,17 +94,20 @@ def test_every_kind_of_broken_line_is_named_and_good_lines_are_kept(tmp_path: Pa
     path = tmp_path / "x.jsonl"
     good = json.dumps(GOOD).encode()
     lines = [good, b"\xff\xfe", b"", b"[1]", b"{oops", b'{"m": "' + b"a" * 1_000_000 + b'"}', good]
+    lines += [good[:-1] + b', "golden": "another"}', b"[" * 30_000]
     path.write_bytes(b"\n".join(lines) + b"\n")
     problems: list[Problem] = []
     rows = read_golden(path, problems)
     assert [row.line for row in rows] == [1, 7]
     said = {problem.line: problem.message for problem in problems}
-    assert set(said) == {2, 3, 4, 5, 6}
+    assert set(said) == {2, 3, 4, 5, 6, 8, 9}
     assert "UTF-8" in said[2]
     assert "blank" in said[3]
     assert "is list" in said[4]
     assert "not JSON" in said[5]
     assert f"{MAX_LINE:,}" in said[6]
+    assert "'golden' stands twice" in said[8]
+    assert "not JSON" in said[9]
 
 
 def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
@@ -202,3 +208,46 @@ def test_context_keeps_the_order_of_turns() -> None:
         {"role": "user", "content": "yes"},
     ]
     assert parse_context("") == []
+
+
+MADE = {
+    "id": "g-m0",
+    "seed": "g",
+    "age": 8,
+    "conversation": [],
+    "message": "why do cats purr",
+    "golden": "They hum when they are calm.",
+    "unsafe": "Ask somebody else.",
+    "persona": "p",
+    "scenario": "single",
+    "moves": ["teacher"],
+    "method": "generated",
+    "source": "some model",
+    "licence": "MIT",
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"message": None}, "message: "),
+        ({"golden": 3}, "golden: "),
+        ({"id": [1]}, "id: "),
+        ({"seed": ["g"]}, "seed: "),
+        ({"seed": "h"}, "seed: 'h' is no golden row"),
+        ({"age": 12}, "age: 12 is outside band 7-9 of g"),
+        ({"conversation": [{"role": "assistant", "content": "hi"}]}, "conversation: turns must go"),
+    ],
+)
+def test_a_broken_generated_row_is_named(
+    tmp_path: Path, change: dict[str, object], says: str
+) -> None:
+    path = tmp_path / "made.jsonl"
+    seeds = {"g": replace(from_golden(GoldenQA.model_validate(GOOD)), id="g", seed="g")}
+    path.write_text(json.dumps(MADE) + "\n", encoding="utf-8")
+    (row,) = read_generated([path], seeds)
+    assert (row.id, row.seed, row.age) == ("g-m0", "g", 8)
+    path.write_text(json.dumps(MADE | change) + "\n", encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        read_generated([path], seeds)
+    assert f"made.jsonl:1: {says}" in str(caught.value)
