@@ -7,6 +7,7 @@ one, and `kidrails data build` does not read it. Who wants it writes a golden ro
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -98,14 +99,19 @@ def read_records(path: Path) -> list[dict[str, Any]]:
         raise DataError(f"{path}: cannot be read as UTF-8 text ({type(error).__name__})") from None
     if not text.strip():
         raise DataError(f"{path}: is empty")
+    # Not `str.splitlines`: it also cuts at signs that stand within a text, such as U+2028.
+    lines = io.StringIO(text, newline="")
     if path.suffix == ".csv":
-        return list(csv.DictReader(text.splitlines(keepends=True)))
+        try:
+            return list(csv.DictReader(lines))
+        except csv.Error as error:
+            raise DataError(f"{path}: is not CSV ({error})") from None
     try:
         if text.lstrip()[:1] == "[":
             value = json.loads(text)
         else:
-            value = [json.loads(line) for line in text.splitlines() if line.strip()]
-    except ValueError as error:
+            value = [json.loads(line) for line in lines if line.strip()]
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: is neither JSON, JSON lines nor CSV ({error})") from None
     odd = next((i for i, record in enumerate(value) if not isinstance(record, dict)), None)
     if odd is not None:
@@ -189,7 +195,8 @@ def _columns(record: Mapping[str, Any], names: Mapping[str, str]) -> _Raw:
         except ValueError:
             raise _Skip("the conversation is not JSON") from None
     if isinstance(value, list) and value:
-        keys = ("from", "value") if "from" in value[0] else ("role", "content")
+        shared = isinstance(value[0], Mapping) and "from" in value[0]
+        keys = ("from", "value") if shared else ("role", "content")
         turns = _turns(value, *keys).turns
     else:
         turns = [("user", str(cell("question") or "")), ("assistant", str(cell("reply") or ""))]

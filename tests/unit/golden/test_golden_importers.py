@@ -133,6 +133,27 @@ def test_files_of_every_kind_are_read(tmp_path: Path) -> None:
             read_records(tmp_path / name)
 
 
+def test_a_line_separator_within_a_text_ends_no_line(tmp_path: Path) -> None:
+    record = {"question": "one\u2028two\x85three", "actual_output": "so"}
+    (tmp_path / "a.jsonl").write_text(json.dumps(record, ensure_ascii=False) + "\n", "utf-8")
+    (tmp_path / "b.csv").write_text(
+        f"question,actual_output\r\n{record['question']},so\r\n", "utf-8"
+    )
+    for name in ("a.jsonl", "b.csv"):
+        assert read_records(tmp_path / name) == [record]
+
+
+def test_what_no_reader_takes_is_an_error_with_the_files_name(tmp_path: Path) -> None:
+    for name, text, says in (
+        ("long.csv", "question\n" + "a" * 200_000, "long.csv: is not CSV"),
+        ("deep.json", "[" * 60_000, "deep.json: is neither JSON"),
+    ):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(DataError, match=says):
+            read_records(tmp_path / name)
+    assert imported([{"conversation": [1]}], "columns").dropped == {"a turn without text": 1}
+
+
 def test_an_unknown_format_says_what_is_accepted() -> None:
     with pytest.raises(DataError, match="ShareGPT"):
         guess_format([{"foo": 1}])
