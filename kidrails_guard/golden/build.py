@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from kidrails_guard import __version__
@@ -216,8 +217,12 @@ def _make_folder(out: Path) -> None:
     """Find out before the work whether its results can be kept."""
     try:
         out.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out):
+            pass
     except OSError as error:
-        raise DataError(f"--out {out}: {error.strerror}; give a folder that can be made") from None
+        raise DataError(
+            f"--out {out}: {error.strerror}; give a folder that can be made and written to"
+        ) from None
 
 
 def _write(

@@ -230,9 +230,10 @@ def test_a_row_that_stands_twice_is_named_with_both_places(inputs: Path, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_that_cannot_be_made_is_said_before_the_work(inputs: Path) -> None:
-    with pytest.raises(DataError, match="--out /proc/nowhere"):
-        build(options(inputs, Path("/proc/nowhere")))
+@pytest.mark.parametrize("folder", ["/proc/nowhere", "/proc"])
+def test_a_folder_that_cannot_be_used_is_said_before_the_work(inputs: Path, folder: str) -> None:
+    with pytest.raises(DataError, match=f"--out {folder}: "):
+        build(options(inputs, Path(folder)))
 
 
 def test_validate_exits_with_1_and_names_the_row(
