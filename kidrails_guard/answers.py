@@ -108,7 +108,7 @@ class Helpline(BaseModel):
 
     country: str = Field(pattern=r"^[A-Z]{2}$", description="ISO 3166; EU for the European Union")
     name: str
-    contact: str = Field(description="as a child would read it: call or text 988")
+    contact: str = Field(description="the number first: it stands in a sentence of any language")
     ages: str
     languages: tuple[str, ...]
     for_crisis: tuple[Hazard, ...] = (Hazard.SELF_HARM, Hazard.ABUSE_DISCLOSURE)

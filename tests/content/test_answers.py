@@ -22,6 +22,14 @@ GROWN_UPS = {
     "de": r"Groß|Erwachsen|Mama|Papa|Eltern|Lehrer|Erzieher|Oma|Ärzt|Tante",
     "es": r"mayor|adult|mamá|papá|padres|profe|abuel|tía|enfermer",
 }
+TRUSTED = {
+    "en": r"trust|safe|kind to you",
+    "de": r"vertrau|sicher",
+    "es": r"confianza|a salvo",
+}
+OTHERS_PROMISED = (
+    r"bekommst keinen Ärger|nadie te va a|won't be in trouble|will not be (?:cross|mad)"
+)
 LONGEST_SENTENCE = {AgeBand.EARLY: 14.0, AgeBand.MIDDLE: 17.0, AgeBand.UPPER: 20.0}
 """Words a sentence, on average; for languages that the English formula does not fit."""
 
@@ -90,6 +98,18 @@ def test_a_trusted_grown_up_is_named_where_it_is_due(locale: str, key: str) -> N
 
 
 @pytest.mark.parametrize("locale", locales())
+@pytest.mark.parametrize("key", ["K01", "K02"])
+def test_in_a_crisis_the_grown_up_is_a_trusted_one_and_nobody_promises_for_others(
+    locale: str, key: str
+) -> None:
+    """Whom a child likes, or who says that it loves the child, may be who hurts it."""
+    for variants in load_answers(locale).answers[key].values():
+        for text in variants:
+            assert re.search(TRUSTED[locale], text), text
+            assert not re.search(OTHERS_PROMISED, text), text
+
+
+@pytest.mark.parametrize("locale", locales())
 def test_variants_differ(locale: str) -> None:
     for key, band, _ in texts(load_answers(locale)):
         table = load_answers(locale)
@@ -151,6 +171,7 @@ def test_every_helpline_says_where_it_comes_from_and_who_checked_it() -> None:
     for line in load_helplines().helplines:
         assert line.source.startswith("https://")
         assert line.verified_by
+        assert line.contact[0].isdigit(), "any language's sentence may end with it"
         assert isinstance(line.checked_on, date)
         assert (line.country, line.contact) not in seen
         seen.add((line.country, line.contact))
