@@ -119,6 +119,24 @@ def test_a_wrong_policy_names_file_key_and_what_is_accepted(raw, change, said) -
         assert part in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("version: 1\nname: {{ NAME }}\n", r"odd\.yaml:2: .*a key is a dict.*needs quotes"),
+        ("version: 1\n? [a, b]\n: c\n", r"odd\.yaml:2: .*a key is a list"),
+        ("[" * 5_000 + "]" * 5_000, r"odd\.yaml: not valid YAML: brackets nested too deep"),
+    ],
+    ids=["template", "list", "deep"],
+)
+def test_yaml_that_no_policy_holds_is_an_error_with_its_file(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    file = tmp_path / "odd.yaml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(PolicyError, match=said):
+        load_policy(file)
+
+
 def test_a_repeated_key_is_an_error_with_its_line(tmp_path: Path) -> None:
     file = tmp_path / "twice.yaml"
     file.write_text("name: a\nversion: 1\nname: b\n", encoding="utf-8")
