@@ -111,7 +111,8 @@ async def run_order(
     asker: Asker | None = None
     answer: Answerer
     if teacher is None:
-        answer = offline(OfflineTeacher(rows, seed=options.seed))
+        # The calm exchanges before a message come from all rows, whichever are written anew.
+        answer = offline(OfflineTeacher(chosen_rows(None), seed=options.seed))
         fingerprint["teacher"] = "offline"
     else:
         prompts = Prompts(guard.policy)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from difflib import SequenceMatcher
+from pathlib import Path
 
 import pytest
 
 from kidrails_guard.golden.compose import SCENARIOS, OfflineTeacher, plan_jobs
 from kidrails_guard.golden.disguise import KINDS, disguise
+from kidrails_guard.golden.order import GenerateOptions, run_order
 from kidrails_guard.golden.paraphrase import Paraphraser, swap_words, tone_of
 from kidrails_guard.golden.personas import Persona, sample_personas
 from kidrails_guard.golden.read import golden_files, read_all, read_golden
@@ -262,3 +265,11 @@ def test_the_guard_undoes_the_disguises(kind: str) -> None:
 def test_most_conversations_are_single_and_all_scenarios_occur() -> None:
     assert SCENARIOS.count("single") > len(SCENARIOS) / 2
     assert set(SCENARIOS) == {"single", "after chat", "after long chat", "comes back"}
+
+
+async def test_one_hazards_rows_are_still_said_after_calm_talk(tmp_path: Path) -> None:
+    out = tmp_path / "made.jsonl"
+    await run_order(GenerateOptions(out, hazard=["K16"], per_row=4, gate="off"))
+    made = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert {row["hazard"] for row in made} == {"K16"}
+    assert {"after chat", "after long chat"} <= {row["scenario"] for row in made}
