@@ -116,7 +116,9 @@ class Policy(_Model):
     description: str = ""
     locale: str = Field(default="en", description="language of the answers: answers/<locale>.yaml")
     country: str | None = Field(
-        default=None, description="ISO 3166 code for helplines, e.g. GB; null gives no number"
+        default=None,
+        pattern=r"^[A-Z]{2}$",
+        description="ISO 3166 code for helplines, e.g. GB; null gives no number",
     )
     default_band: AgeBand | None = Field(
         default=None, description="band of a caller without one; null: the youngest that is served"

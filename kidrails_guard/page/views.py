@@ -181,12 +181,18 @@ def helplines_view(helplines: Helplines, *, country: str | None) -> str:
         f"{line.checked_on}</td></tr>"
         for line in helplines.helplines
     )
-    chosen = (
-        f"The child reads the number of <b>{html.escape(country)}</b>."
-        if country
-        else "The policy names no country, so the child reads <b>no number</b>, only to go to a "
-        "grown-up. Set <code>country</code> in the policy to add one."
-    )
+    if any(line.country == country for line in helplines.helplines):
+        chosen = f"The child reads the number of <b>{html.escape(country or '')}</b>."
+    else:
+        chosen = (
+            f"The list has none for the policy's country, {html.escape(country)}"
+            if country
+            else "The policy names no country"
+        )
+        chosen += (
+            ", so the child reads <b>no number</b>, only to go to a grown-up. Set "
+            "<code>country</code> in the policy to one of the list, or add yours to it."
+        )
     return (
         f"<p>{chosen}</p><p>Nobody has phoned these numbers for this program. Check the one you "
         "rely on before a child needs it, then put your name into "

@@ -108,6 +108,7 @@ def test_severity_tables_take_the_next_graver_entry(raw: dict) -> None:
         (lambda p: p["conduct"].pop("secrecy"), ["conduct", "secrecy"]),
         (lambda p: p.update(default_band="3-4"), ["default_band", "5-6"]),
         (lambda p: p["hazards"]["K04"].update(cases={"plans": "allow"}), ["K04.cases.plans"]),
+        (lambda p: p.update(country="gb"), ["country", "[A-Z]{2}", "gb"]),
         (lambda p: p.update(break_after_minutes=600), ["break_after_minutes", "180"]),
     ],
 )

@@ -295,6 +295,12 @@ def test_severities_are_told_apart_in_the_rules() -> None:
     assert "mild: answer with care<br>severe: kind no" in page
 
 
+def test_help_lines_promise_no_number_for_a_country_that_has_none() -> None:
+    page = views.helplines_view(load_helplines(), country="FR")
+    assert "none for the policy's country, FR, so the child reads <b>no number</b>" in page
+    assert "reads the number" not in page
+
+
 @pytest.mark.parametrize("country", [None, "GB"])
 def test_help_lines_say_that_nobody_has_checked_them(country: str | None) -> None:
     lines = load_helplines()
