@@ -75,7 +75,8 @@ class _Journal:
         """Read what earlier runs finished; cut off a half line that a kill left.
 
         Raises:
-            DataError: the journal belongs to other rows, another teacher or another seed.
+            DataError: the journal is damaged, or belongs to other rows, another teacher or another
+                seed.
         """
         if not self.path.exists():
             write_atomic(self.path, json.dumps({"run": self.run}) + "\n")
@@ -84,13 +85,20 @@ class _Journal:
         whole = raw[: raw.rfind(b"\n") + 1]
         if whole != raw:
             write_atomic(self.path, whole)
-        lines = [json.loads(line) for line in whole.splitlines()]
-        if not lines or lines[0].get("run") != self.run:
+        try:
+            lines = [json.loads(line) for line in whole.splitlines()]
+            done = {line["job"]: line for line in lines[1:]}
+        except (ValueError, KeyError, TypeError):
+            raise DataError(
+                f"{self.path}: is damaged; delete it to start anew (answers in --cache are not "
+                "paid for again), or choose another --out"
+            ) from None
+        if not lines or lines[0] != {"run": self.run}:
             raise DataError(
                 f"{self.path}: belongs to another run (other rows, teacher, prompts, seed or "
                 "--per-row); delete it to start anew, or choose another --out"
             )
-        self.done = {line["job"]: line for line in lines[1:]}
+        self.done = done
 
     def add(self, record: dict[str, Any]) -> None:
         """Append one finished job."""

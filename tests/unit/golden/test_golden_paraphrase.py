@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from kidrails_guard.errors import DataError
 from kidrails_guard.golden.compose import SCENARIOS, OfflineTeacher, plan_jobs
 from kidrails_guard.golden.disguise import KINDS, disguise
 from kidrails_guard.golden.order import GenerateOptions, run_order
@@ -273,3 +274,14 @@ async def test_one_hazards_rows_are_still_said_after_calm_talk(tmp_path: Path) -
     made = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert {row["hazard"] for row in made} == {"K16"}
     assert {"after chat", "after long chat"} <= {row["scenario"] for row in made}
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '{"reason": "x"}', "\x00"])
+async def test_a_damaged_journal_is_named_with_the_way_on(tmp_path: Path, damage: str) -> None:
+    options = GenerateOptions(tmp_path / "made.jsonl", hazard=["K16"], per_row=1, gate="off")
+    await run_order(options)
+    journal = tmp_path / "made.jsonl.journal"
+    lines = journal.read_text(encoding="utf-8").splitlines()
+    journal.write_text("\n".join([lines[0], damage, *lines[2:]]) + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"made\.jsonl\.journal: is damaged; delete it"):
+        await run_order(options)
