@@ -139,7 +139,7 @@ def import_records(
         claimed: what their publisher says of the replies.
 
     Raises:
-        DataError: a column is mapped that does not exist.
+        DataError: a column is mapped that does not exist, or source or licence is no line of text.
     """
     names = COLUMNS | dict(columns or {})
     unknown = sorted(set(names) - set(COLUMNS))
@@ -153,9 +153,13 @@ def import_records(
     }
     rows: list[ReviewRow] = []
     dropped: Counter[str] = Counter()
-    provenance = Provenance(
-        author="see the source", method="imported", source=source, licence=licence, revision="?"
-    )
+    try:
+        provenance = Provenance(
+            author="see the source", method="imported", source=source, licence=licence, revision="?"
+        )
+    except ValidationError as error:
+        detail = error.errors(include_url=False)[0]
+        raise DataError(f"--{detail['loc'][0]} {detail['input']!r}: {detail['msg']}") from None
     for record in records:
         try:
             rows.append(_review(readers[form](record), claimed, provenance))

@@ -154,6 +154,13 @@ def test_what_no_reader_takes_is_an_error_with_the_files_name(tmp_path: Path) ->
     assert imported([{"conversation": [1]}], "columns").dropped == {"a turn without text": 1}
 
 
+@pytest.mark.parametrize("key", ["source", "licence"])
+def test_where_it_comes_from_and_its_licence_must_be_said(key: str) -> None:
+    given = {"source": "test", "licence": "MIT"} | {key: " "}
+    with pytest.raises(DataError, match=f"--{key} "):
+        import_records([SEED], form="upstream-seed", **given)  # type: ignore[arg-type]
+
+
 def test_an_unknown_format_says_what_is_accepted() -> None:
     with pytest.raises(DataError, match="ShareGPT"):
         guess_format([{"foo": 1}])
