@@ -50,8 +50,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run `kidrails train` and return its exit status."""
-    from dataclasses import asdict
-
     from kidrails_guard.errors import RecipeError
     from kidrails_guard.recipes.environment import find_train_python
     from kidrails_guard.recipes.preflight import Machine, this_machine
@@ -101,14 +99,13 @@ def run(args: argparse.Namespace) -> int:
         )
     record = trained.record
     if args.json:
-        print(json.dumps({**asdict(record), "complaints": trained.complaints}, indent=2))
+        print(json.dumps({**record.to_json(), "complaints": trained.complaints}, indent=2))
     else:
         change = record.held_out_change
         held = f", held-out loss {change[0]:.3f} -> {change[1]:.3f}" if change else ""
         state = "already trained" if trained.reused else "trained"
         print(
-            f"{state}: {record.steps} steps{held}; {record.changed} tensors changed, "
-            f"{record.same} equal to the base bit for bit; in {trained.output}"
+            f"{state}: {record.steps} steps{held}; tensors: {record.tensors}; in {trained.output}"
         )
         for complaint in trained.complaints:
             print(f"PROBLEM: {complaint}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,9 +29,11 @@ class TrainingRecord:
         base_model: what it started from.
         method: which parameters were trained.
         trainable: how many numbers.
-        total: of how many.
+        total: of how many; 0 where that is not known.
         changed: how many tensors changed.
         same: how many stayed equal bit for bit.
+        compared: whether the result was compared with the base; `changed` is what was meant where
+            it was not.
         steps: taken.
         train_loss: (step, loss) at every step.
         held_out_loss: (step, loss) on rows that were not trained on; step 0 is the base.
@@ -49,6 +52,7 @@ class TrainingRecord:
     total: int
     changed: int
     same: int
+    compared: bool
     steps: int
     train_loss: tuple[Point, ...]
     held_out_loss: tuple[Point, ...]
@@ -65,6 +69,26 @@ class TrainingRecord:
         if len(self.held_out_loss) < 2:
             return None
         return self.held_out_loss[0][1], self.held_out_loss[-1][1]
+
+    @property
+    def tensors(self) -> str:
+        """What became of the tensors, in words."""
+        if self.method in {"lora", "qlora"}:
+            return f"{self.changed} adapter tensors; the base is untouched"
+        if not self.compared:
+            return f"{self.changed} trained; NOT compared with the base, which is not at hand"
+        return f"{self.changed} changed, {self.same} equal to the base bit for bit"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values; a loss that is no finite number becomes None."""
+        curves = {
+            name: [[step, loss if math.isfinite(loss) else None] for step, loss in points]
+            for name, points in (
+                ("train_loss", self.train_loss),
+                ("held_out_loss", self.held_out_loss),
+            )
+        }
+        return {**asdict(self), **curves}
 
 
 def cpu_name() -> str:
@@ -86,7 +110,7 @@ def losses(history: Sequence[Mapping[str, Any]]) -> tuple[tuple[Point, ...], tup
 
 def write_record(folder: Path, record: TrainingRecord) -> Path:
     """Write manifest, plot and page into a model's folder; return the page."""
-    dump_json(folder / MANIFEST, {"kidrails": __version__, **asdict(record)})
+    dump_json(folder / MANIFEST, {"kidrails": __version__, **record.to_json()})
     write_atomic(folder / PLOT, draw_losses(record))
     write_atomic(folder / PAGE, page(record))
     return folder / PAGE
@@ -124,17 +148,17 @@ def draw_losses(record: TrainingRecord) -> bytes:
 
 def page(record: TrainingRecord) -> str:
     """Return the page in Markdown."""
-    share = record.trainable / record.total
+    trained = f"{record.trainable:,} parameters"
+    if record.total:
+        share = record.trainable / record.total
+        trained = f"{record.trainable:,} of {record.total:,} parameters ({share:.1%})"
     change = record.held_out_change
     held = f"{change[0]:.3f} -> {change[1]:.3f}" if change else "not measured"
-    changed = f"{record.changed} changed, {record.same} equal to the base bit for bit"
-    if record.method in {"lora", "qlora"}:
-        changed = f"{record.changed} adapter tensors; the base is untouched"
     rows = [
         ("Base", f"`{record.base_model}`"),
         ("Method", record.method),
-        ("Trained", f"{record.trainable:,} of {record.total:,} parameters ({share:.1%})"),
-        ("Tensors", changed),
+        ("Trained", trained),
+        ("Tensors", record.tensors),
         ("Steps", f"{record.steps:,}"),
         ("Held-out loss", held),
         ("Time", f"{record.seconds:.0f} s on {record.machine}; at most {record.peak_mb:,} MB"),

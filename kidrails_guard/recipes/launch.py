@@ -125,10 +125,9 @@ def prepare_output(output: Path, identity: Identity, *, fresh: bool) -> Start:
         found = {}
     if found.get("digest") != identity.digest:
         parts = [k for k, v in identity.to_json().items() if found.get(k) != v] if found else []
-        why = f"another {', '.join(parts)}" if parts else "not by `kidrails train`"
+        why = f"made with another {', '.join(parts)}" if parts else "not made by `kidrails train`"
         raise RecipeError(
-            f"{output} was made with {why}; move it aside with --fresh, or give another folder: "
-            "--output DIR"
+            f"{output} was {why}; move it aside with --fresh, or give another folder: --output DIR"
         )
     if last_step(output) is not None and is_finished(output):
         return Start(done=True)

@@ -6,13 +6,13 @@ Reads shards tensor by tensor, a few megabytes at a time; needs no torch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from kidrails_guard.errors import RecipeError
+from kidrails_guard.errors import RecipeError, ScanError
 from kidrails_guard.spectrum.checkpoint import ModelIndex, TensorInfo, read_header, read_index
 
 _CHUNK: Final = 1 << 22
@@ -96,10 +96,23 @@ def check_changes(changes: Changes, meant: Sequence[str]) -> list[str]:
     return complaints
 
 
-def adapter_state(folder: Path) -> tuple[int, tuple[str, ...]]:
-    """Return an adapter's tensors, and the B matrices among them that are still zero.
+@dataclass(frozen=True, slots=True)
+class AdapterState:
+    """What a training run left of an adapter.
 
-    B starts at zero, so that a zero one was never trained.
+    Attributes:
+        tensors: how many it has.
+        parameters: how many numbers they hold.
+        idle: B matrices that are still zero; B starts there, so that these were never trained.
+    """
+
+    tensors: int
+    parameters: int
+    idle: tuple[str, ...]
+
+
+def adapter_state(folder: Path) -> AdapterState:
+    """Return what stands in a folder's adapter.
 
     Raises:
         RecipeError: there is no adapter.
@@ -113,7 +126,38 @@ def adapter_state(folder: Path) -> tuple[int, tuple[str, ...]]:
     for info in infos:
         if ".lora_B." in info.name and not any(chunk.any() for chunk in _chunks(info)):
             idle.append(info.name)
-    return len(infos), tuple(sorted(idle))
+    return AdapterState(len(infos), sum(info.size for info in infos), tuple(sorted(idle)))
+
+
+def base_checkpoint(
+    base_model: str, *, root: Path, revision: str | None = None
+) -> ModelIndex | None:
+    """Return the base's tensors: from its folder, or from the Hub's cache that training filled.
+
+    Args:
+        base_model: a folder, or an id on the Hub.
+        root: where a relative folder starts.
+        revision: branch, tag or commit on the Hub.
+
+    Returns:
+        None where it is in neither place, or not as safetensors.
+
+    Raises:
+        ScanError: the folder is there and damaged.
+    """
+    folder = root / base_model
+    if folder.is_dir():
+        return read_index(folder)
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    except ImportError:
+        return None
+    try:
+        cached = snapshot_download(base_model, revision=revision, local_files_only=True)
+        return replace(read_index(Path(cached)), model=base_model)
+    except (HFValidationError, LocalEntryNotFoundError, ScanError):
+        return None
 
 
 def read_checkpoint(folder: Path) -> ModelIndex:

@@ -25,17 +25,17 @@ from kidrails_guard.recipes.launch import (
     tail,
 )
 from kidrails_guard.recipes.patterns import match_patterns
-from kidrails_guard.recipes.plan import count_adapters
 from kidrails_guard.recipes.preflight import Machine, preflight
 from kidrails_guard.recipes.proof import (
     adapter_state,
+    base_checkpoint,
     check_changes,
     compare_checkpoints,
     read_checkpoint,
 )
 from kidrails_guard.recipes.rendered import Rendered
 from kidrails_guard.recipes.static_checks import cuda_kernels, trained_method
-from kidrails_guard.spectrum.checkpoint import ModelIndex, read_index
+from kidrails_guard.spectrum.checkpoint import ModelIndex
 
 CPU_VALUES: Mapping[str, Any] = {
     "bf16": False,
@@ -138,13 +138,13 @@ def train(
     if cpu:
         recipe = recipe.override(cpu_overrides(recipe.config, longest=report.longest))
     identity = identify(recipe, root)
-    output = root / str(recipe.config["output_dir"])
+    output = output_folder(recipe.config, root)
     start = prepare_output(output, identity, fresh=settings.fresh)
     # axolotl names its cache by the data's path; by its bytes it cannot be stale.
     flags = dict(recipe.overrides)
     flags["dataset_prepared_path"] = str(_prepared(recipe, identity))
     if start.checkpoint is not None:
-        flags["resume_from_checkpoint"] = str(start.checkpoint.relative_to(root))
+        flags["resume_from_checkpoint"] = str(start.checkpoint)
     shared = recipe.config.get("fsdp_config") or recipe.config.get("deepspeed")
     spread = ("--num_processes", str(settings.machine.gpus)) if shared else ()
     command = launch_arguments(
@@ -173,6 +173,23 @@ def train(
     return Trained(output, record, tuple(complaints), start.done)
 
 
+def output_folder(config: Mapping[str, Any], root: Path) -> Path:
+    """Return where the model goes: ``output_dir``, or axolotl's own default.
+
+    Raises:
+        RecipeError: it is the folder that training is started in, or one above it.
+    """
+    output = root / str(config.get("output_dir") or "model-out")
+    start = root.resolve()
+    # --fresh would move all of it aside.
+    if output.resolve() in {start, *start.parents}:
+        raise RecipeError(
+            f"output_dir {config.get('output_dir')!r} holds the folder that training is started "
+            f"in, {start}; give a folder of its own: --output DIR"
+        )
+    return output
+
+
 def _prepared(recipe: Rendered, identity: Identity) -> Path:
     base = str(recipe.config.get("dataset_prepared_path") or "build/prepared")
     return Path(base) / identity.digest[:12]
@@ -190,21 +207,22 @@ def _conclude(
     """Prove what changed, and gather the record."""
     config = recipe.config
     method = trained_method(config)
-    folder = root / str(config["base_model"])
-    base = read_index(folder) if folder.is_dir() else None
-    trainable = total = same = 0
+    revision = config.get("revision_of_model")
+    base = base_checkpoint(
+        str(config["base_model"]), root=root, revision=str(revision) if revision else None
+    )
+    planned = recipe.plan.total if recipe.plan else 0
+    total, same = base.total_parameters if base else planned, 0
     if method in {"lora", "qlora"}:
-        changed, idle = adapter_state(output)
+        adapter = adapter_state(output)
+        changed, trainable, idle = adapter.tensors, adapter.parameters, adapter.idle
         complaints = [f"{len(idle)} adapters were never trained, first {idle[0]}"] if idle else []
-        if base is not None:
-            trainable, _ = count_adapters(base, rank=int(config["lora_r"]))
-            total = base.total_parameters
     else:
         result = read_checkpoint(output)
         total = result.total_parameters
         meant = _meant(config, base or result)
         trainable = (base or result).count_parameters(meant)
-        changed, same, complaints = len(meant), 0, []
+        changed, complaints = len(meant), []
         if base is not None:
             changes = compare_checkpoints(base, result)
             changed, same = len(changes.changed), len(changes.same)
@@ -223,6 +241,7 @@ def _conclude(
         total=total,
         changed=changed,
         same=same,
+        compared=base is not None,
         steps=int(state.get("global_step", 0)),
         train_loss=train_loss,
         held_out_loss=held_out,

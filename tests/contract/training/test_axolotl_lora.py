@@ -54,8 +54,8 @@ def test_the_lora_recipe_trains_on_a_cpu_and_is_served(
     assert record["held_out_loss"][-1][1] < record["held_out_loss"][0][1] - 0.2
 
     # Only the adapter is new: an A and a B for each matrix, as many numbers as the recipe planned.
-    tensors, idle = adapter_state(output)
-    assert (tensors, idle, record["changed"]) == (2 * MATRICES, (), 2 * MATRICES)
+    state = adapter_state(output)
+    assert (state.tensors, state.idle, record["changed"]) == (2 * MATRICES, (), 2 * MATRICES)
     assert read_index(output).total_parameters == record["trainable"]
     assert not list(output.glob("model*.safetensors"))
     assert (in_workshop.model / "model.safetensors").read_bytes() == before

@@ -22,6 +22,7 @@ RECORD = TrainingRecord(
     total=100,
     changed=2,
     same=36,
+    compared=True,
     steps=2,
     train_loss=((1, 3.0), (2, 2.0)),
     held_out_loss=((0, 3.5), (2, 2.5)),

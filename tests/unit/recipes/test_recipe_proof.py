@@ -117,7 +117,9 @@ def test_an_adapter_that_stayed_at_zero_is_named(tmp_path: Path) -> None:
         "m.k_proj.lora_B.weight": np.zeros((4, 2), np.float32),
     }
     save_file(tensors, tmp_path / "adapter_model.safetensors")
-    assert adapter_state(tmp_path) == (4, ("m.k_proj.lora_B.weight",))
+    state = adapter_state(tmp_path)
+    assert (state.tensors, state.idle) == (4, ("m.k_proj.lora_B.weight",))
+    assert state.parameters == sum(values.size for values in tensors.values())
 
 
 def test_no_weights_is_an_error(tmp_path: Path) -> None:
