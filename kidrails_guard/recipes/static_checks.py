@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from kidrails_guard.recipes.adapter_checks import count_planned_adapters
 from kidrails_guard.recipes.findings import Result, fine, listed, note, problem, unchecked
 from kidrails_guard.recipes.patterns import match_patterns
-from kidrails_guard.recipes.plan import Plan, count_adapters
+from kidrails_guard.recipes.plan import Plan
 from kidrails_guard.spectrum.checkpoint import ModelIndex
 
 Config = Mapping[str, Any]
@@ -48,10 +49,10 @@ def check_targets(config: Config, index: ModelIndex | None, plan: Plan | None) -
         return results + _check_patterns(list(patterns), index, plan)
     method = trained_method(config)
     if method in {"lora", "qlora"}:
-        rank = config.get("lora_r")
-        if not isinstance(rank, int) or rank < 1:
-            return [*results, problem("targets", f"lora_r is {rank!r}; expected a whole number")]
-        trainable, tensors = count_adapters(index, rank=rank)
+        counted = count_planned_adapters(config, index)
+        if isinstance(counted, Result):
+            return [*results, counted]
+        trainable, tensors = counted
     else:
         trainable, tensors = index.total_parameters, len(index.names)
     return [*results, _compare(method, trainable, tensors, index=index, plan=plan)]

@@ -48,6 +48,50 @@ def plan(**changes: Any) -> Plan:
 # What will be trained
 
 
+@pytest.mark.parametrize(
+    ("keys", "tensors"),
+    [
+        ({"lora_target_modules": ["q_proj", "v_proj"]}, 48),
+        ({"lora_target_modules": ["mlp.down_proj"]}, 24),
+        ({"lora_target_modules": r".*layers\.1\..*_proj"}, 14),
+        ({"lora_target_modules": "all-linear"}, 168),
+        ({"lora_target_linear": True}, 168),
+        ({"lora_target_linear": True, "lora_target_modules": ["lm_head"]}, 170),
+    ],
+)
+def test_adapters_are_counted_where_the_recipe_puts_them(
+    keys: dict[str, Any], tensors: int
+) -> None:
+    config = {"adapter": "lora", "lora_r": 2, **keys}
+    (said,) = check_targets(config, INDEX, None)
+    assert f"{tensors} tensors" in said.text
+    whole = plan(method="lora", trainable=2 * 12 * 128, tensors=168)
+    (compared,) = check_targets(config, INDEX, whole)
+    assert compared.level is (Level.FINE if tensors == 168 else Level.PROBLEM)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({}, "no layer gets one"),
+        ({"lora_target_modules": ["q_proj", "vproj"]}, "did you mean 'v_proj'?"),
+        ({"lora_target_modules": ["qkv"]}, "it has down_proj, embed_tokens"),
+        ({"lora_target_modules": "q_proj"}, "write a list: [q_proj]"),
+        ({"lora_target_modules": "q_proj("}, "lora_target_modules: 'q_proj('"),
+        ({"lora_target_modules": [3]}, "expected a list of names"),
+    ],
+)
+def test_a_target_without_a_layer_is_a_problem(keys: dict[str, Any], message: str) -> None:
+    found = check_targets({"adapter": "lora", "lora_r": 2, **keys}, INDEX, None)
+    assert message in problems(found)
+
+
+def test_what_is_not_counted_is_not_said_to_be_planned() -> None:
+    config = {"adapter": "lora", "lora_r": 2, "lora_target_modules": ["q_proj"]}
+    (said,) = check_targets({**config, "lora_modules_to_save": ["lm_head"]}, INDEX, None)
+    assert (said.level, "lora_modules_to_save" in said.text) == (Level.UNCHECKED, True)
+
+
 def test_exactly_the_plan_is_fine() -> None:
     results = check_targets({"unfrozen_parameters": [ONE]}, INDEX, plan())
     assert [r.level for r in results] == [Level.FINE]
