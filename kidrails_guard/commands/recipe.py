@@ -104,7 +104,11 @@ def _render(args: argparse.Namespace) -> int:
     if not args.name:
         raise RecipeError("render what? Give a NAME, or --all; see: kidrails recipe list")
     text = render_one(
-        args.name, to=args.to, base_model=args.base_model, selection_file=args.selection
+        args.name,
+        to=args.to,
+        base_model=args.base_model,
+        selection_file=args.selection,
+        file=None if args.check else args.out,
     )
     if args.check:
         from kidrails_guard.content import content_root
@@ -120,7 +124,10 @@ def _render(args: argparse.Namespace) -> int:
         write_atomic(args.out, text)
     except OSError as error:
         raise RecipeError(f"cannot write {args.out}: {error.strerror}") from None
-    print(f"written: {args.out}; next: kidrails recipe validate {args.out}")
+    if args.to == "axolotl":
+        print(f"written: {args.out}; next: kidrails recipe validate {args.out}")
+    else:
+        print(f"written: {args.out}; next: python {args.out}")
     return 0
 
 
@@ -179,11 +186,11 @@ def _validate(args: argparse.Namespace) -> int:
 
 def _copy(args: argparse.Namespace) -> int:
     from kidrails_guard.files import write_atomic
-    from kidrails_guard.recipes.gallery import render_shipped
+    from kidrails_guard.recipes.gallery import render_one
 
     if args.file.exists():
         raise RecipeError(f"{args.file} exists and is not overwritten; give another name")
-    text = render_shipped(args.name)
+    text = render_one(args.name, file=args.file)
     try:
         write_atomic(args.file, text)
     except OSError as error:

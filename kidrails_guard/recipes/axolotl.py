@@ -6,28 +6,28 @@ Source: https://docs.axolotl.ai/docs/config-reference.html (axolotl 0.19).
 from __future__ import annotations
 
 import textwrap
-from pathlib import PurePosixPath
 from typing import Any, Final
 
 import yaml
 
+from kidrails_guard.recipes.heading import WIDTH, heading
 from kidrails_guard.recipes.plan import LORA_TARGETS, Plan
 from kidrails_guard.recipes.schema import Method, Precision, Recipe, Stage, Strategy
 from kidrails_guard.spectrum.targeting import Selection
 
 Section = tuple[str, dict[str, Any]]
 
-ACCELERATE_CONFIGS: Final[dict[Strategy, str]] = {
-    Strategy.FSDP2: "recipes/accelerate/eight-gpus.yaml",
-    Strategy.ZERO3: "recipes/accelerate/eight-gpus.yaml",
-}
-MACHINES_CONFIG: Final = "recipes/accelerate/two-machines.yaml"
 DEEPSPEED_CONFIG: Final = "recipes/deepspeed/zero3.json"
-_WIDTH: Final = 98
 
 
 def render_axolotl(
-    recipe: Recipe, plan: Plan, *, selection: Selection | None = None, memory: str = ""
+    recipe: Recipe,
+    plan: Plan,
+    *,
+    selection: Selection | None = None,
+    memory: str = "",
+    spec: str | None = None,
+    file: str | None = None,
 ) -> str:
     """Return the recipe as an axolotl YAML file that opens with what it is and how to run it.
 
@@ -36,10 +36,12 @@ def render_axolotl(
         plan: what it trains, for the header and the line that preflight reads.
         selection: the layers, for Spectrum.
         memory: what it takes, in words; an estimate says so itself.
+        spec: the file that it is rendered from; the one that ships where None.
+        file: where it will stand, for the commands in its head; `recipe_file` where None.
     """
-    parts = [_header(recipe, plan, selection, memory)]
+    parts = [heading(recipe, plan, selection=selection, memory=memory, spec=spec, file=file)]
     for comment, values in _sections(recipe, selection):
-        lines = textwrap.wrap(comment, _WIDTH, initial_indent="# ", subsequent_indent="# ")
+        lines = textwrap.wrap(comment, WIDTH, initial_indent="# ", subsequent_indent="# ")
         parts.append("\n".join(lines) + "\n" + _dump(values))
     return "\n".join(parts)
 
@@ -47,24 +49,6 @@ def render_axolotl(
 def axolotl_config(recipe: Recipe, selection: Selection | None = None) -> dict[str, Any]:
     """Return the same as one map, as parsing the rendered file gives it."""
     return {key: value for _, part in _sections(recipe, selection) for key, value in part.items()}
-
-
-def launch_command(recipe: Recipe, file: str) -> str:
-    """Return the shell command that trains a rendered recipe without any command of ours."""
-    hardware = recipe.hardware
-    if hardware.strategy is Strategy.RAY:
-        return f"python -m axolotl.cli.train {file}"
-    options = ""
-    if hardware.machines > 1:
-        options = f"--config_file {MACHINES_CONFIG} --machine_rank N --main_process_ip IP "
-    elif hardware.strategy in ACCELERATE_CONFIGS:
-        options = f"--config_file {ACCELERATE_CONFIGS[hardware.strategy]} "
-    return f"accelerate launch {options}-m axolotl.cli.train {file}"
-
-
-def recipe_file(recipe: Recipe) -> str:
-    """Return where the rendered recipe stands, seen from the repository's root."""
-    return str(PurePosixPath("recipes", f"{recipe.name}.yml"))
 
 
 class _Indented(yaml.SafeDumper):
@@ -75,62 +59,7 @@ class _Indented(yaml.SafeDumper):
 
 
 def _dump(values: dict[str, Any]) -> str:
-    return yaml.dump(values, Dumper=_Indented, sort_keys=False, allow_unicode=True, width=_WIDTH)
-
-
-def _header(recipe: Recipe, plan: Plan, selection: Selection | None, memory: str) -> str:
-    file = recipe_file(recipe)
-    command = launch_command(recipe, file)
-    share = f"{plan.trainable:,} of {plan.total:,} parameters ({plan.share:.1%})"
-    rows = [
-        ("Needs", f"{recipe.hardware.needs}."),
-        ("Memory", memory),
-        ("Trains", f"{share}, in {plan.tensors} tensors, {recipe.batch} sequences a step."),
-        ("Layers", _origin(selection)),
-        ("Data", f"{recipe.data.made_by}  ->  {recipe.data.train}"),
-        ("Check", f"kidrails recipe validate {file}"),
-        ("Train", command),
-        ("or", f"kidrails train {file}  (checks before, proves what changed after)"),
-        ("Change", f"{command} --learning_rate 1e-5 --output_dir {recipe.output}-2"),
-        ("Result", f"{recipe.output}/  ->  {_use(recipe)}"),
-    ]
-    lines = [recipe.title, "", *textwrap.wrap(" ".join(recipe.about.split()), _WIDTH), ""]
-    for label, text in rows:
-        if text:
-            first, rest = f"{label:<8}", " " * 8
-            # Commands stay on one line each, so that they can be copied.
-            whole = label in {"Check", "Train", "or", "Change", "Result", "Data"}
-            width = 1000 if whole else _WIDTH
-            lines += textwrap.wrap(text, width, initial_indent=first, subsequent_indent=rest)
-    if recipe.hardware.machines > 1:
-        lines.append("        (on every machine, with N = 0, 1, … and IP of machine 0)")
-    lines.append("        (axolotl reports usage to its makers unless DO_NOT_TRACK=1 is set)")
-    lines += [
-        "",
-        f"Rendered from recipes/specs/{recipe.name}.yaml by `kidrails recipe render`: change that,",
-        f"or take a copy that is yours: kidrails recipe copy {recipe.name} mine.yml",
-    ]
-    body = "".join(f"# {line}".rstrip() + "\n" for line in lines)
-    return body + plan.line() + "\n"
-
-
-def _use(recipe: Recipe) -> str:
-    if recipe.method in {Method.LORA, Method.QLORA}:
-        return f"axolotl merge-lora {recipe_file(recipe)}"
-    if recipe.name.endswith("-guard"):
-        return f"vllm serve {recipe.output}, and its URL as a judge in the policy"
-    return f"kidrails up --model {recipe.output}"
-
-
-def _origin(selection: Selection | None) -> str:
-    if selection is None:
-        return ""
-    return (
-        f"the {selection.fraction:.0%} with the highest signal-to-noise ratio in each of "
-        f"{len(selection.types)} module types ({selection.method}, {selection.estimator} "
-        f"estimator); scan of {selection.model}: {selection.scan_source}, sha256 "
-        f"{selection.scan_sha256}."
-    )
+    return yaml.dump(values, Dumper=_Indented, sort_keys=False, allow_unicode=True, width=WIDTH)
 
 
 def _sections(recipe: Recipe, selection: Selection | None) -> list[Section]:

@@ -7,7 +7,8 @@ from typing import Final
 
 from kidrails_guard.content import content_path
 from kidrails_guard.errors import RecipeError
-from kidrails_guard.recipes.axolotl import launch_command, recipe_file, render_axolotl
+from kidrails_guard.recipes.axolotl import render_axolotl
+from kidrails_guard.recipes.heading import launch_command, recipe_file
 from kidrails_guard.recipes.library import load_recipe, load_selection, load_spec, recipe_names
 from kidrails_guard.recipes.plan import Plan, make_plan, planned_index
 from kidrails_guard.recipes.schema import Method, Precision, Recipe, Stage, Strategy
@@ -29,6 +30,7 @@ def render_one(
     to: str = "axolotl",
     base_model: str | None = None,
     selection_file: Path | None = None,
+    file: Path | None = None,
 ) -> str:
     """Return one recipe, rendered.
 
@@ -37,13 +39,15 @@ def render_one(
         to: ``axolotl`` or ``unsloth``.
         base_model: another base than the spec's.
         selection_file: other layers than the spec's.
+        file: where it will stand, for the commands in its head; where it ships where None.
 
     Raises:
         RecipeError: there is no such recipe, or it does not hold.
         ScanError: the selection cannot be read, or is for another model.
     """
     path = Path(name)
-    recipe = load_spec(path) if path.suffix in {".yaml", ".yml"} else load_recipe(name)
+    own = path.suffix in {".yaml", ".yml"}
+    recipe = load_spec(path) if own else load_recipe(name)
     if selection_file is not None and recipe.method is not Method.SPECTRUM:
         raise RecipeError(f"--selection is for Spectrum; {recipe.name} trains by {recipe.method}")
     if base_model is not None:
@@ -51,10 +55,14 @@ def render_one(
     selection = load_selection(recipe, file=selection_file)
     index = planned_index(recipe)
     plan = make_plan(recipe, selection, index)
+    place: dict[str, str | None] = {
+        "spec": name if own else None,
+        "file": str(file) if file is not None else None,
+    }
     if to == "unsloth":
-        return render_unsloth(recipe, plan, selection_file=selection_file)
+        return render_unsloth(recipe, plan, selection_file=selection_file, **place)
     memory = memory_line(recipe, plan, index)
-    return render_axolotl(recipe, plan, selection=selection, memory=memory)
+    return render_axolotl(recipe, plan, selection=selection, memory=memory, **place)
 
 
 def render_shipped(name: str) -> str:

@@ -6,6 +6,7 @@ that one can read and change it.
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from pathlib import Path
 from typing import Any, Final
@@ -27,13 +28,22 @@ def script_file(name: str) -> str:
     return f"recipes/unsloth/{name.replace('-', '_')}.py"
 
 
-def render_unsloth(recipe: Recipe, plan: Plan, *, selection_file: Path | None = None) -> str:
+def render_unsloth(
+    recipe: Recipe,
+    plan: Plan,
+    *,
+    selection_file: Path | None = None,
+    spec: str | None = None,
+    file: str | None = None,
+) -> str:
     """Return the recipe as a Python script.
 
     Args:
         recipe: what to render.
         plan: what it trains; the script refuses to start when the model disagrees.
         selection_file: other layers than the recipe's.
+        spec: the file that it is rendered from; the one that ships where None.
+        file: where it will stand, for the commands in its head; `script_file` where None.
 
     Raises:
         RecipeError: it needs several GPUs, or learns from preference pairs.
@@ -44,7 +54,8 @@ def render_unsloth(recipe: Recipe, plan: Plan, *, selection_file: Path | None = 
             "accepted are stage sft and strategy single"
         )
     about = textwrap.fill(" ".join(recipe.about.split()), _WIDTH)
-    command = f"python {script_file(recipe.name)}"
+    command = f"python {shlex.quote(file or script_file(recipe.name))}"
+    origin = spec or f"recipes/specs/{recipe.name}.yaml"
     arguments = _arguments(recipe, plan, selection_file)
     body = "\n".join(f"    {key}={_literal(value)}," for key, value in arguments.items())
     return f'''"""{recipe.title}, with Unsloth.
@@ -57,7 +68,7 @@ Data    {recipe.data.made_by}
 Train   {command}
 Change  {command} --learning_rate 1e-5 --max_steps 10
 
-Rendered from recipes/specs/{recipe.name}.yaml: kidrails recipe render {recipe.name} --to unsloth
+Rendered from {origin}: kidrails recipe render {spec or recipe.name} --to unsloth
 """
 
 from kidrails_guard.recipes.with_unsloth import UnslothJob, main

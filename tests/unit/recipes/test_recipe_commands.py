@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,24 @@ def test_copy_never_overwrites(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main(["recipe", "copy", "kidrails", str(out)]) == 0
     assert main(["recipe", "copy", "kidrails", str(out)]) == 2
     assert "not overwritten" in capsys.readouterr().err
+
+
+def test_the_commands_in_a_head_name_the_file_itself(tmp_path: Path) -> None:
+    spec = tmp_path / "own.yaml"
+    spec.write_text("extends: kidrails-qlora\nname: own\ntitle: my own title\n")
+    for name, arguments in {
+        "copied.yml": ["copy", "kidrails-lora"],
+        "of my own.yml": ["render", str(spec), "-o"],
+        "shipped.yml": ["render", "kidrails-lora", "-o"],
+        "script.py": ["render", str(spec), "--to", "unsloth", "-o"],
+    }.items():
+        out = tmp_path / name
+        assert main(["recipe", *arguments, str(out)]) == 0
+        words = ("Check ", "Train ", "or ", "Change ", "Result ")
+        lines = [line.removeprefix("# ") for line in out.read_text().splitlines()]
+        commands = [line for line in lines if line.startswith(words)]
+        assert len(commands) >= 2
+        assert all(shlex.quote(str(out)) in command for command in commands), commands
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ import yaml
 
 from kidrails_guard.content import content_path
 from kidrails_guard.errors import RecipeError, ScanError
-from kidrails_guard.recipes.axolotl import axolotl_config, launch_command
+from kidrails_guard.recipes.axolotl import axolotl_config
 from kidrails_guard.recipes.gallery import overview, render_one, shipped_files
+from kidrails_guard.recipes.heading import launch_command
 from kidrails_guard.recipes.library import load_recipe, load_selection, recipe_names
 from kidrails_guard.recipes.plan import read_plan
 from kidrails_guard.recipes.schema import Method, Strategy

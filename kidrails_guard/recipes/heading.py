@@ -1,0 +1,117 @@
+"""The comment that opens a rendered recipe: what it is, what it needs, the exact commands."""
+
+from __future__ import annotations
+
+import shlex
+import textwrap
+from pathlib import PurePosixPath
+from typing import Final
+
+from kidrails_guard.recipes.plan import Plan
+from kidrails_guard.recipes.schema import Method, Recipe, Strategy
+from kidrails_guard.spectrum.targeting import Selection
+
+ACCELERATE_CONFIGS: Final[dict[Strategy, str]] = {
+    Strategy.FSDP2: "recipes/accelerate/eight-gpus.yaml",
+    Strategy.ZERO3: "recipes/accelerate/eight-gpus.yaml",
+}
+MACHINES_CONFIG: Final = "recipes/accelerate/two-machines.yaml"
+WIDTH: Final = 98
+
+
+def launch_command(recipe: Recipe, file: str) -> str:
+    """Return the shell command that trains a rendered recipe without any command of ours."""
+    hardware = recipe.hardware
+    if hardware.strategy is Strategy.RAY:
+        return f"python -m axolotl.cli.train {file}"
+    options = ""
+    if hardware.machines > 1:
+        options = f"--config_file {MACHINES_CONFIG} --machine_rank N --main_process_ip IP "
+    elif hardware.strategy in ACCELERATE_CONFIGS:
+        options = f"--config_file {ACCELERATE_CONFIGS[hardware.strategy]} "
+    return f"accelerate launch {options}-m axolotl.cli.train {file}"
+
+
+def recipe_file(recipe: Recipe) -> str:
+    """Return where the rendered recipe stands, seen from the repository's root."""
+    return str(PurePosixPath("recipes", f"{recipe.name}.yml"))
+
+
+def heading(
+    recipe: Recipe,
+    plan: Plan,
+    *,
+    selection: Selection | None,
+    memory: str,
+    spec: str | None,
+    file: str | None,
+) -> str:
+    """Return the comment that opens a rendered recipe, the plan's line at its end.
+
+    Args:
+        recipe: what is rendered.
+        plan: what it trains.
+        selection: the layers, for Spectrum.
+        memory: what it takes, in words.
+        spec: the file that it is rendered from; the one that ships where None.
+        file: where it will stand; `recipe_file` where None.
+    """
+    file = shlex.quote(file or recipe_file(recipe))
+    command = launch_command(recipe, file)
+    share = f"{plan.trainable:,} of {plan.total:,} parameters ({plan.share:.1%})"
+    rows = [
+        ("Needs", f"{recipe.hardware.needs}."),
+        ("Memory", memory),
+        ("Trains", f"{share}, in {plan.tensors} tensors, {recipe.batch} sequences a step."),
+        ("Layers", _origin(selection)),
+        ("Data", f"{recipe.data.made_by}  ->  {recipe.data.train}"),
+        ("Check", f"kidrails recipe validate {file}"),
+        ("Train", command),
+        ("or", f"kidrails train {file}  (checks before, proves what changed after)"),
+        ("Change", f"{command} --learning_rate 1e-5 --output_dir {recipe.output}-2"),
+        ("Result", f"{recipe.output}/  ->  {_use(recipe, file)}"),
+    ]
+    lines = [recipe.title, "", *textwrap.wrap(" ".join(recipe.about.split()), WIDTH), ""]
+    for label, text in rows:
+        if text:
+            first, rest = f"{label:<8}", " " * 8
+            # Commands stay on one line each, so that they can be copied.
+            whole = label in {"Check", "Train", "or", "Change", "Result", "Data"}
+            width = 1000 if whole else WIDTH
+            lines += textwrap.wrap(text, width, initial_indent=first, subsequent_indent=rest)
+    if recipe.hardware.machines > 1:
+        lines.append("        (on every machine, with N = 0, 1, … and IP of machine 0)")
+    lines.append("        (axolotl reports usage to its makers unless DO_NOT_TRACK=1 is set)")
+    lines += ["", *_source(recipe, spec, file=file)]
+    return "".join(f"# {line}".rstrip() + "\n" for line in lines) + plan.line() + "\n"
+
+
+def _source(recipe: Recipe, spec: str | None, *, file: str) -> list[str]:
+    """Return what the head says about changing the file."""
+    shipped = f"recipes/specs/{recipe.name}.yaml"
+    lines = [f"Rendered from {spec or shipped} by `kidrails recipe render`"]
+    if spec is None and file == recipe_file(recipe):
+        lines[0] += ": change that,"
+        lines.append(f"or take a copy that is yours: kidrails recipe copy {recipe.name} mine.yml")
+    else:
+        lines[0] += "; this file is yours to change."
+    return lines
+
+
+def _use(recipe: Recipe, file: str) -> str:
+    if recipe.method in {Method.LORA, Method.QLORA}:
+        return f"axolotl merge-lora {file}"
+    if recipe.name.endswith("-guard"):
+        return f"vllm serve {recipe.output}, and its URL as a judge in the policy"
+    return f"kidrails up --model {recipe.output}"
+
+
+def _origin(selection: Selection | None) -> str:
+    if selection is None:
+        return ""
+    return (
+        f"the {selection.fraction:.0%} with the highest signal-to-noise ratio in each of "
+        f"{len(selection.types)} module types ({selection.method}, {selection.estimator} "
+        f"estimator); scan of {selection.model}: {selection.scan_source}, sha256 "
+        f"{selection.scan_sha256}."
+    )
