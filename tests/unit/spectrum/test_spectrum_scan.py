@@ -155,6 +155,24 @@ def test_the_other_score_costs_nothing_and_changed_weights_do(
     assert scan_model(read_index(moved), out, options).reused == 0
 
 
+def test_a_kill_while_more_types_are_scored_keeps_the_scan_before(
+    model: Path, tmp_path: Path
+) -> None:
+    index, out = read_index(model), tmp_path / "out"
+    scan_model(index, out, ScanOptions())
+    types = sorted({tensor.type for tensor in targets(index)})
+    more = ScanOptions(types=(*types, "model.embed_tokens", "model.norm"))
+
+    def stop(_: object, __: float, reused: bool) -> None:
+        if not reused:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scan_model(index, out, more, progress=stop)
+    # One of the two new ones had been finished.
+    assert scan_model(index, out, more).reused == 17
+
+
 def test_another_models_scan_of_this_name_is_not_overwritten(
     model: Path, write_checkpoint, llama, tmp_path: Path
 ) -> None:
