@@ -240,7 +240,11 @@ def _select(args: argparse.Namespace) -> int:
             f"{index.model}: the shapes agree, the weights may not",
             file=sys.stderr,
         )
-    memory = _memory(index, selection, setup)
+    try:
+        memory = _memory(index, selection, setup)
+    except ScanError as error:  # the selection holds without it
+        memory = {}
+        print(f"kidrails spectrum: {error}", file=sys.stderr)
     if args.save:
         selection.save(args.save)
     if args.json:

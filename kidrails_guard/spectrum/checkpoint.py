@@ -33,6 +33,8 @@ _SINGLE: Final = "model.safetensors"
 _SHARD: Final = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _MAX_HEADER_BYTES: Final = 100_000_000
+#: Part of the name of a stack of layers that does not read text.
+_TOWERS: Final = ("vision", "visual", "audio")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,8 @@ class TensorInfo:
     @property
     def module(self) -> str:
         """The module's name: the parameter's without ``.weight`` or ``.bias``."""
-        return self.name.rpartition(".")[0] or self.name
+        stem, _, last = self.name.rpartition(".")
+        return stem if stem and last in {"weight", "bias"} else self.name
 
     @property
     def type(self) -> str:
@@ -133,12 +136,18 @@ class ModelIndex:
 def module_type(module: str) -> str:
     """Return what stands behind the layer's number: ``mlp.down_proj``, else the whole name.
 
+    A tower for pictures or sound has layers of its own, with numbers and names that are the text
+    model's too: its types begin with its name, as in ``vision_tower.self_attn.q_proj``.
+
     Args:
         module: a module's name, such as ``model.layers.1.mlp.down_proj``.
     """
     parts = module.split(".")
     place = next((i for i, part in enumerate(parts) if part.isdigit()), -1)
-    return ".".join(parts[place + 1 :]) if place >= 0 else module
+    if place < 0:
+        return module
+    tower = [part for part in parts[:place] if any(word in part for word in _TOWERS)]
+    return ".".join([*tower[:1], *parts[place + 1 :]])
 
 
 def layer_number(module: str) -> int:
@@ -257,9 +266,21 @@ def _build_index(model: str, folder: Path, files: list[Path], *, revision: str =
             tensors[info.name] = info
     if not tensors:
         raise ScanError(f"{folder} holds no tensor")
-    ordered = tuple(tensors[name] for name in sorted(tensors, key=name_order))
     _check_index_names(folder, tensors)
+    if _is_tied(folder) and any(name.endswith("embed_tokens.weight") for name in tensors):
+        # Some tools store the shared weights twice; a loaded model has them once.
+        tensors = {n: t for n, t in tensors.items() if not n.endswith("lm_head.weight")}
+    ordered = tuple(tensors[name] for name in sorted(tensors, key=name_order))
     return ModelIndex(model, ordered, folder, digest.hexdigest(), revision)
+
+
+def _is_tied(folder: Path) -> bool:
+    """Return whether ``config.json`` says that the head shares the embedding's weights."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return (config.get("text_config") or config).get("tie_word_embeddings") is True
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _check_index_names(folder: Path, tensors: Mapping[str, TensorInfo]) -> None:

@@ -58,8 +58,8 @@ class Journal:
             ) from None
         journal = cls(path, stream)
         journal._load(key)
-        if not journal.results:
-            journal.results.update(_finished(scan, key))
+        # The last scan that was written, and on top what has been finished since.
+        journal.results = {**_finished(scan, key), **journal.results}
         return journal
 
     def _load(self, key: Mapping[str, str]) -> None:

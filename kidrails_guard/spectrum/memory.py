@@ -136,8 +136,11 @@ def _activations(index: ModelIndex, setup: TrainingSetup) -> float:
     if embedding is None:
         raise ScanError(f"{index.model} has no embed_tokens.weight; its memory cannot be estimated")
     vocab, hidden = embedding.shape
-    layers = {t.name.split(".")[2] for t in index.tensors if t.name.startswith("model.layers.")}
-    first = [t for t in index.tensors if t.name.startswith("model.layers.0.") and len(t.shape) == 2]
+    # Beside the embedding: a model for pictures keeps its text model one level down.
+    stack = embedding.name.removesuffix("embed_tokens.weight") + "layers."
+    inside_stack = [t for t in index.tensors if t.name.startswith(stack)]
+    layers = {t.name.removeprefix(stack).split(".")[0] for t in inside_stack}
+    first = [t for t in inside_stack if t.name.startswith(f"{stack}0.") and len(t.shape) == 2]
     # One layer, recomputed: the output of each linear layer, the same again for the products and
     # residuals between them, and the two norms' inputs in fp32.
     inside = 2 * 2 * sum(t.shape[0] for t in first) + 2 * 4 * hidden

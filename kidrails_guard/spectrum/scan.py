@@ -23,7 +23,7 @@ from typing import Any, Final
 from kidrails_guard import __version__
 from kidrails_guard.errors import ScanError
 from kidrails_guard.files import dump_json, sha256_text, write_atomic
-from kidrails_guard.spectrum.checkpoint import ModelIndex, TensorInfo
+from kidrails_guard.spectrum.checkpoint import ModelIndex, TensorInfo, layer_number
 from kidrails_guard.spectrum.journal import Journal
 from kidrails_guard.spectrum.ranking import is_norm
 from kidrails_guard.spectrum.report import (
@@ -96,7 +96,14 @@ def targets(index: ModelIndex, types: Sequence[str] = ()) -> tuple[TensorInfo, .
     Raises:
         ScanError: the model has none of a type.
     """
-    weights = [tensor for tensor in index.tensors if tensor.name.endswith(".weight")]
+    # Experts that share one tensor of three sides have no ".weight": they are to be named as what
+    # cannot be scored, since they may be most of the model.
+    weights = [
+        tensor
+        for tensor in index.tensors
+        if tensor.name.endswith(".weight")
+        or (len(tensor.shape) > 2 and layer_number(tensor.module) >= 0)
+    ]
     there = {tensor.type for tensor in weights}
     for kind in types:
         if kind not in there:
@@ -111,7 +118,15 @@ def targets(index: ModelIndex, types: Sequence[str] = ()) -> tuple[TensorInfo, .
         if len(tensor.shape) > 1 and tensor.type != tensor.module and not is_norm(tensor.type)
     )
     if not found:
-        raise ScanError(f"{index.model} has no numbered layers with matrices in them")
+        packed = next(
+            (t for t in index.tensors if len(t.shape) > 1 and layer_number(t.module) >= 0), None
+        )
+        raise ScanError(
+            f"{index.model} has no numbered layers with matrices in them"
+            if packed is None
+            else f"the layers of {index.model} hold no weights, but tensors such as "
+            f"{packed.name!r} ({packed.dtype}); scan the model before quantisation"
+        )
     return found
 
 

@@ -124,7 +124,7 @@ def _types(scan: Scan, asked: tuple[str, ...]) -> tuple[str, ...]:
 def _always(index: ModelIndex, request: Request) -> list[str]:
     names = [t.name for t in index.tensors if request.norms and is_norm(t.type)]
     embedding = [t.name for t in index.tensors if t.type.endswith("embed_tokens")]
-    head = [t.name for t in index.tensors if t.type == "lm_head"]
+    head = [t.name for t in index.tensors if t.type.endswith("lm_head")]
     if request.embeddings:
         names += _expect(embedding, "embed_tokens", index)
     if request.head:

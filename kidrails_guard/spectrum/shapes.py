@@ -169,6 +169,10 @@ def model_index(model: str | Path) -> ModelIndex:
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         except ValueError as error:
             raise ScanError(f"{folder / 'config.json'} is not JSON: {error}") from None
+        if not isinstance(config, dict):
+            raise ScanError(
+                f"{folder / 'config.json'} holds a {type(config).__name__}, not an object"
+            )
         return index_from_config(folder.resolve().name, config)
     if folder.is_file():
         return read_index(folder)

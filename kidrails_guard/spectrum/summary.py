@@ -34,6 +34,8 @@ def selection_text(scan: Scan, selection: Selection, memory: Mapping[str, Memory
             f"degenerate: {len(selection.degenerate)} scores are infinite or tied, their order "
             f"says little: {shown}{more}"
         )
+    if not memory:
+        return "\n".join(lines)
     lines += ["", "estimated GPU memory, GB    trainable  weights  grad+opt  activ.   total"]
     for name, one in memory.items():
         numbers = (one.weights, one.gradients + one.states, one.activations, one.total)
