@@ -58,6 +58,9 @@ def heading(
     """
     file = shlex.quote(file or recipe_file(recipe))
     command = launch_command(recipe, file)
+    ours = f"kidrails train {file}  (checks before, proves what changed after)"
+    if recipe.hardware.machines > 1 and recipe.hardware.strategy is not Strategy.RAY:
+        ours = ""  # it starts this machine only, and would train there alone
     share = f"{plan.trainable:,} of {plan.total:,} parameters ({plan.share:.1%})"
     rows = [
         ("Needs", f"{recipe.hardware.needs}."),
@@ -67,7 +70,7 @@ def heading(
         ("Data", f"{recipe.data.made_by}  ->  {recipe.data.train}"),
         ("Check", f"kidrails recipe validate {file}"),
         ("Train", command),
-        ("or", f"kidrails train {file}  (checks before, proves what changed after)"),
+        ("or", ours),
         ("Change", f"{command} --learning_rate 1e-5 --output_dir {recipe.output}-2"),
         ("Result", f"{recipe.output}/  ->  {_use(recipe, file)}"),
     ]

@@ -36,6 +36,7 @@ class UnslothJob:
         selection: the layers: a file, or one below ``recipes/``.
         trainable: how many numbers are meant to be trained.
         lora: rank and alpha.
+        lora_dropout: share of an adapter's inputs that is left out, 0 to 1.
         template: a chat template below ``recipes/``; None keeps the tokenizer's.
         eos: token that ends a turn; None keeps the tokenizer's.
         pad: token that fills a batch; None keeps the tokenizer's.
@@ -51,6 +52,8 @@ class UnslothJob:
         learning_rate: the highest.
         scheduler: its shape.
         warmup_ratio: share of the steps in which it rises.
+        weight_decay: decoupled.
+        max_grad_norm: gradients are clipped to it.
         optimizer: transformers' name.
         checkpointing: recompute activations.
         save_every: steps between evaluations.
@@ -64,6 +67,7 @@ class UnslothJob:
     selection: str | None
     trainable: int
     lora: tuple[int, int] | None
+    lora_dropout: float
     template: str | None
     eos: str | None
     pad: str | None
@@ -79,6 +83,8 @@ class UnslothJob:
     learning_rate: float
     scheduler: str
     warmup_ratio: float
+    weight_decay: float
+    max_grad_norm: float
     optimizer: str
     checkpointing: bool
     save_every: int
@@ -129,7 +135,8 @@ def read_conversations(path: Path) -> list[list[dict[str, str]]]:
         RecipeError: the file is missing, or a row has no turns.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines(): it also cuts at U+2028, which JSON leaves as it is.
+        lines = path.read_text(encoding="utf-8").split("\n")
         return [json.loads(line)["messages"] for line in lines if line.strip()]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RecipeError(
@@ -176,7 +183,7 @@ def train(job: UnslothJob) -> dict[str, Any]:
             model,
             r=rank,
             lora_alpha=alpha,
-            lora_dropout=0,
+            lora_dropout=job.lora_dropout,
             target_modules=list(LORA_TARGETS),
             use_gradient_checkpointing=job.checkpointing,
             random_state=job.seed,
@@ -204,6 +211,8 @@ def train(job: UnslothJob) -> dict[str, Any]:
             learning_rate=job.learning_rate,
             lr_scheduler_type=job.scheduler,
             warmup_steps=job.warmup_ratio,
+            weight_decay=job.weight_decay,
+            max_grad_norm=job.max_grad_norm,
             optim=job.optimizer if torch.cuda.is_available() else "adamw_torch",
             bf16=job.bf16 and torch.cuda.is_available(),
             max_length=job.sequence_len,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from kidrails_guard.recipes.heading import launch_command
 from kidrails_guard.recipes.library import load_recipe, load_selection, recipe_names
 from kidrails_guard.recipes.plan import read_plan
 from kidrails_guard.recipes.schema import Method, Strategy
+from kidrails_guard.recipes.with_unsloth import read_conversations
 
 NAMES = recipe_names()
 
@@ -29,6 +31,30 @@ def test_every_checked_in_file_is_what_its_spec_says() -> None:
         *content_path("recipes/unsloth").glob("*.py"),
     }
     assert on_disk <= set(files), "a rendered file has no spec"
+
+
+def test_what_a_spec_changes_reaches_unsloth(tmp_path: Path) -> None:
+    spec = tmp_path / "own.yaml"
+    spec.write_text(
+        "extends: kidrails-lora\nname: own\nlora: {dropout: 0.05}\n"
+        "training: {weight_decay: 0.1, max_grad_norm: 0.5}\n"
+    )
+    text = render_one(str(spec), to="unsloth")
+    assert "lora_dropout=0.05" in text
+    assert "weight_decay=0.1" in text
+    assert "max_grad_norm=0.5" in text
+
+
+def test_unsloth_reads_rows_with_any_line_separator_in_a_text(tmp_path: Path) -> None:
+    turns = [{"role": "assistant", "content": "one\u2028two\u0085three"}]
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"messages": turns}, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert read_conversations(file) == [turns]
+
+
+def test_several_machines_are_not_started_by_one_command() -> None:
+    assert "kidrails train " not in render_one("kidrails-nodes")
+    assert "kidrails train " in render_one("kidrails-ray")
 
 
 @pytest.mark.parametrize("name", NAMES)
