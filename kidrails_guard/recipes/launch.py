@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import fcntl
 import json
 import os
 import re
@@ -11,7 +13,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -106,8 +108,12 @@ def prepare_output(output: Path, identity: Identity, *, fresh: bool) -> Start:
         fresh: move what is there aside, instead of going on with it.
 
     Raises:
-        RecipeError: the folder holds something else, or cannot be written.
+        RecipeError: the folder holds something else, another run writes there, or it cannot be
+            written.
     """
+    if (output / RUN_FILE).is_file():
+        with hold_output(output):
+            pass  # or --fresh would move a folder that is being written
     try:
         if fresh and output.exists():
             output.rename(_free_name(output))
@@ -132,6 +138,24 @@ def prepare_output(output: Path, identity: Identity, *, fresh: bool) -> Start:
     if last_step(output) is not None and is_finished(output):
         return Start(done=True)
     return Start(checkpoint=newest_checkpoint(output))
+
+
+@contextlib.contextmanager
+def hold_output(output: Path) -> Iterator[None]:
+    """Keep other runs out of an output folder; released when this process ends, however it does.
+
+    Raises:
+        RecipeError: another run holds it.
+    """
+    with (output / RUN_FILE).open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RecipeError(
+                f"another training is writing into {output}; wait for it, or give another folder: "
+                "--output DIR"
+            ) from None
+        yield
 
 
 def _free_name(folder: Path) -> Path:

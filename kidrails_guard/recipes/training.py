@@ -17,6 +17,7 @@ from kidrails_guard.recipes.launch import (
     Outcome,
     Progress,
     follow,
+    hold_output,
     identify,
     is_finished,
     launch_arguments,
@@ -152,13 +153,14 @@ def train(
     )
     outcome = Outcome(0, 0.0, 0)
     if not start.done:
-        outcome = follow(
-            command,
-            root=root,
-            log=output / LOG_FILE,
-            offline=(root / str(recipe.config["base_model"])).is_dir(),
-            progress=progress,
-        )
+        with hold_output(output):
+            outcome = follow(
+                command,
+                root=root,
+                log=output / LOG_FILE,
+                offline=(root / str(recipe.config["base_model"])).is_dir(),
+                progress=progress,
+            )
         if outcome.status != 0 or not is_finished(output):
             raise TrainingFailed(
                 f"training ended early (exit {outcome.status}); the same command goes on from the "

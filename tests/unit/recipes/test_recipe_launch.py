@@ -16,6 +16,7 @@ from kidrails_guard.recipes import launch
 from kidrails_guard.recipes.launch import (
     Identity,
     follow,
+    hold_output,
     identify,
     is_finished,
     launch_arguments,
@@ -95,6 +96,17 @@ def test_a_foreign_folder_is_moved_aside_only_when_asked(tmp_path: Path) -> None
     prepare_output(output, identity(), fresh=True)
     assert (tmp_path / "out.1" / "model.safetensors").read_bytes() == b"x"
     assert not (output / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_two_runs_do_not_write_one_folder(tmp_path: Path, fresh: bool) -> None:
+    output = tmp_path / "out"
+    prepare_output(output, identity(), fresh=False)
+    with hold_output(output):
+        with pytest.raises(RecipeError, match="another training is writing into"):
+            prepare_output(output, identity(), fresh=fresh)
+        assert (output / launch.RUN_FILE).is_file()
+    assert prepare_output(output, identity(), fresh=fresh).checkpoint is None
 
 
 def test_a_folder_that_cannot_be_written_is_an_error() -> None:

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from kidrails_guard.errors import RecipeError
 from kidrails_guard.recipes import training
 from kidrails_guard.recipes.findings import Report
-from kidrails_guard.recipes.launch import Outcome
+from kidrails_guard.recipes.launch import Identity, Outcome, prepare_output
 from kidrails_guard.recipes.preflight import Machine
 from kidrails_guard.recipes.rendered import load_rendered
 from kidrails_guard.recipes.training import Settings, Trained
@@ -76,6 +76,8 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Playe
 
         def follow(command: list[str], *, log: Path, **_: Any) -> Outcome:
             played.commands.append(command)
+            with pytest.raises(RecipeError, match="another training is writing into"):
+                prepare_output(log.parent, Identity("", {}, {}, ""), fresh=True)
             log.write_text("it said this\n")
             step = 1 if dies and len(played.commands) == 1 else 2
             folder = log.parent / f"checkpoint-{step}"
