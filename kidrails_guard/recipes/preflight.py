@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,8 +116,40 @@ def _static(recipe: Rendered, machine: Machine, root: Path) -> list[Result]:
             results.append(problem("model", str(error)))
     results += check_targets(recipe.config, index, recipe.plan)
     results += check_machine(recipe.config, machine.gpus)
+    results += check_wrapping(recipe.config, root)
     results += check_files(recipe.config, root)
     return results
+
+
+def check_wrapping(config: Mapping[str, Any], root: Path) -> list[Result]:
+    """Check that FSDP cuts the model at a layer that it has.
+
+    Args:
+        config: the recipe's keys.
+        root: where a relative base model starts.
+    """
+    fsdp = config.get("fsdp_config")
+    named = fsdp.get("transformer_layer_cls_to_wrap") if isinstance(fsdp, Mapping) else None
+    file = root / str(config.get("base_model", "")) / "config.json"
+    if not named or not file.is_file():
+        return []
+    try:
+        architecture = str(json.loads(file.read_text(encoding="utf-8"))["architectures"][0])
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return []
+    # transformers names a text model's parts alike: MistralForCausalLM, MistralDecoderLayer. Models
+    # for pictures take their layers from others.
+    family, text, _ = architecture.partition("ForCausalLM")
+    if not text or str(named).startswith(family):
+        return []
+    return [
+        problem(
+            "model",
+            f"fsdp_config.transformer_layer_cls_to_wrap is {named}, and the base is a "
+            f"{architecture}: FSDP would not find that layer",
+            f"fsdp_config: {{transformer_layer_cls_to_wrap: {family}DecoderLayer}}",
+        )
+    ]
 
 
 def _job(recipe: Rendered, machine: Machine, root: Path, *, data: bool) -> dict[str, Any]:

@@ -12,7 +12,12 @@ from kidrails_guard.recipes import environment
 from kidrails_guard.recipes.axolotl_checks import capabilities, judge_answer
 from kidrails_guard.recipes.findings import Level, Report, Result, listed
 from kidrails_guard.recipes.plan import Plan
-from kidrails_guard.recipes.preflight import Machine, meant_machine, preflight
+from kidrails_guard.recipes.preflight import (
+    Machine,
+    check_wrapping,
+    meant_machine,
+    preflight,
+)
 from kidrails_guard.recipes.rendered import (
     Rendered,
     apply_overrides,
@@ -278,6 +283,26 @@ def test_an_old_cache_is_noticed(tmp_path: Path) -> None:
     assert "train on the old rows" in problems(check_files(config, tmp_path))
     os.utime(tmp_path / "d.jsonl", (0, 0))
     assert problems(check_files(config, tmp_path)) == ""
+
+
+def test_fsdp_cuts_at_a_layer_of_the_model(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    config = {
+        "base_model": "base",
+        "fsdp_config": {"transformer_layer_cls_to_wrap": "LlamaDecoderLayer"},
+    }
+    assert check_wrapping(config, tmp_path) == []
+    written = tmp_path / "base" / "config.json"
+    for architecture in ("LlamaForCausalLM", "LlavaForConditionalGeneration"):
+        written.write_text(json.dumps({"architectures": [architecture]}))
+        assert check_wrapping(config, tmp_path) == []
+    written.write_text('{"architectures": ["Qwen2ForCausalLM"]}')
+    assert "transformer_layer_cls_to_wrap: Qwen2DecoderLayer" in problems(
+        check_wrapping(config, tmp_path)
+    )
+    for damaged in ("[]", '{"architectures": []}', "{"):
+        written.write_text(damaged)
+        assert check_wrapping(config, tmp_path) == []
 
 
 # What axolotl answers
