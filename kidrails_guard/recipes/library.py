@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from kidrails_guard.content import content_path
 from kidrails_guard.errors import RecipeError
+from kidrails_guard.recipes.rendered import StrictLoader
 from kidrails_guard.recipes.schema import Recipe
 from kidrails_guard.spectrum.targeting import Selection
 
@@ -110,7 +111,8 @@ def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
 
 def _resolve(path: Path, depth: int) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        values = yaml.load(text, Loader=StrictLoader)  # noqa: S506 (a subclass of SafeLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecipeError(f"cannot read the recipe {path}: {error}") from None
     if not isinstance(values, dict):

@@ -79,7 +79,7 @@ def load_rendered(argument: str) -> Rendered:
             f"{', '.join(names)}"
         ) from None
     try:
-        config = yaml.load(text, Loader=_Strict)  # noqa: S506 (a subclass of SafeLoader)
+        config = yaml.load(text, Loader=StrictLoader)  # noqa: S506 (a subclass of SafeLoader)
     except yaml.YAMLError as error:
         raise RecipeError(f"{path}: not YAML: {error}") from None
     if not isinstance(config, dict):
@@ -87,10 +87,15 @@ def load_rendered(argument: str) -> Rendered:
     return Rendered(path, config, read_plan(text), config, {})
 
 
-class _Strict(yaml.SafeLoader):
+class StrictLoader(yaml.SafeLoader):
     """Refuses a key that stands twice: YAML would take the last one silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return a map's keys and values.
+
+        Raises:
+            ConstructorError: a key stands twice, or is no plain value.
+        """
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)

@@ -52,6 +52,13 @@ def test_unsloth_reads_rows_with_any_line_separator_in_a_text(tmp_path: Path) ->
     assert read_conversations(file) == [turns]
 
 
+def test_a_key_that_stands_twice_in_a_spec_is_refused(tmp_path: Path) -> None:
+    spec = tmp_path / "own.yaml"
+    spec.write_text("extends: kidrails\nname: own\noutput: outputs/a\noutput: outputs/b\n")
+    with pytest.raises(RecipeError, match="the key 'output' stands twice"):
+        render_one(str(spec))
+
+
 def test_several_machines_are_not_started_by_one_command() -> None:
     assert "kidrails train " not in render_one("kidrails-nodes")
     assert "kidrails train " in render_one("kidrails-ray")
