@@ -149,6 +149,7 @@ def read_card(text: str, match: Any, kind: str) -> Iterator[tuple[int, int]]:
         yield match.span()
 
 
+_FOUR: Final = re.compile("[0-9]{4}")
 _OLDEST: Final = 1925
 _CHILD_FROM: Final = 2005
 _OURS: Final = r"(?i)\b(?:i|im|i'm|me|my|our|mums?|moms?|dads?|he|she|his|her)\b"
@@ -158,7 +159,7 @@ def read_birth(text: str, match: Any, kind: str) -> Iterator[tuple[int, int]]:
     """Yield the date of a birth, unless it is one out of a history book."""
     group = match.lastindex or 0
     start, value = match.start(group), match[group].rstrip(" .,!?\"'-")
-    year = int(value[-4:]) if value[-4:].isdigit() else _CHILD_FROM
+    year = next(map(int, _FOUR.findall(value)), _CHILD_FROM)
     ours = regex(_OURS).search(text[max(0, start - 40) : start])
     if year >= _CHILD_FROM or (year >= _OLDEST and ours):
         yield start, start + len(value)

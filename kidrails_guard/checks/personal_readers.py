@@ -37,7 +37,12 @@ _NAME_ENDS: Final = word_set(
 
 _SURNAMES: Final = word_set("best long good short king prince love will hope may")
 """Words that are a part of one after a first name, with a capital."""
-_OPENS_NAME: Final = r"(?i)^(?:i'?m|i am|this is|it'?s|call me)(?: called| named)? "
+_OPENS_NAME: Final = (
+    r"(?i)^(?:(?:i'?m|i am|this is|it'?s|call me)(?: called| named)?"
+    r"|ich hei(?:\x{df}|ss)e|mein(?: ganzer)? name ist|me llamo"
+    r"|mi nombre(?: completo)? es|je m['\x{2019}]appelle|mon nom est|mi chiamo"
+    r"|meu nome(?: completo)? \x{e9}|me chamo|ik heet|mijn naam is) "
+)
 _HEROES: Final = word_set("man woman iron captain america panther skywalker potter hood claus bond")
 """Words of which the names in a game are made: "I am Iron Man"."""
 
@@ -126,6 +131,13 @@ def _following(text: str, start: int, most: int) -> list[tuple[int, int]]:
     return found
 
 
+def _word_end(text: str, end: int) -> int:
+    """Return where the word ends that a match ends in: RE2 takes a letter like \u00e9 for none."""
+    if not 0 < end < len(text) or not text[end - 1].isalnum():
+        return end
+    return end + len(regex(r"^[\p{L}\p{N}'\x{2019}]*").match(text[end : end + 40])[0])
+
+
 def _read_name(text: str, match: Any, kind: str) -> Iterator[tuple[int, int]]:
     if match.lastindex and match.re.groups and match[0].rstrip().endswith(("lives", "goes", "in")):
         words = _following(text, match.start() + len(match[0].split()[0]) + 1, 3)
@@ -141,7 +153,7 @@ def _read_capitals(text: str, match: Any, kind: str) -> Iterator[tuple[int, int]
     start = match.start() + (opening.end() if opening else 0)
     words = text[start : match.end()].lower().split()
     if _NAME_ENDS.isdisjoint(words) and _HEROES.isdisjoint(words):
-        yield start, match.end()
+        yield start, _word_end(text, match.end())
 
 
 def _read_introduced(text: str, match: Any, kind: str) -> Iterator[tuple[int, int]]:
@@ -185,7 +197,7 @@ def _read_address(text: str, match: Any, kind: str) -> Iterator[tuple[int, int]]
     start, end = match.span()
     told = regex(_TELLS_ADDRESS).search(text[max(0, start - 30) : start])
     if told or words[-1] not in _WEAK_STREET or match[0].title() == match[0]:
-        yield start, end  # but no "10k park run", no "3 peaks trail"
+        yield start, _word_end(text, end)  # but no "10k park run", no "3 peaks trail"
 
 
 def _read_school(text: str, match: Any, kind: str) -> Iterator[tuple[int, int]]:
@@ -238,11 +250,7 @@ def _read_whole(text: str, match: Any, kind: str) -> Iterator[tuple[int, int]]:
     ):
         return  # "what do i do if i am home alone"
     end = match.start() + len(match[0].rstrip(" ,.!?"))
-    if end == match.end() and end < len(text) and text[end - 1].isalnum():
-        end += len(
-            regex(r"^[\p{L}\p{N}'\x{2019}]*").match(text[end : end + 40])[0]
-        )  # to the word's end
-    yield match.start(), end
+    yield match.start(), _word_end(text, end) if end == match.end() else end
 
 
 READERS: Final[dict[str, Reader]] = {
