@@ -123,12 +123,10 @@ SHIELDGEMMA: Final[dict[str, tuple[Hazard, str, str]]] = {
 }
 
 _THOUGHT: Final = re.compile(r"\A\s*<think>[^\0]*?</think>", re.DOTALL)
-_LLAMA: Final = re.compile(r"\A\s*(safe|unsafe)\s*(?:\n\s*([^\n]*))?\s*\Z")
 _QWEN: Final = re.compile(r"\bSafety:\s*(Safe|Unsafe|Controversial)\b")
 _QWEN_KINDS: Final = re.compile(r"\bCategories:\s*([^\n]*)")
 _GRANITE: Final = re.compile(
-    r"\A\s*(?:<score>\s*)?(yes|no)(?:\s*</score>)?\s*"
-    r"(?:<confidence>\s*(high|low)\s*</confidence>)?\s*\Z",
+    r"\A(?:<score> ?)?(yes|no)(?: ?</score>)? ?(?:<confidence> ?(high|low) ?</confidence>)?\Z",
     re.IGNORECASE,
 )
 _YES_NO: Final = re.compile(r"\A[\s*]*(yes|no)\b", re.IGNORECASE)
@@ -143,14 +141,15 @@ def read_llama_guard(reply: str) -> list[Judged]:
     Raises:
         UnreadableReply: it is neither, or names no code that there is.
     """
-    match = _LLAMA.match(reply)
-    if match is None:
+    # By lines, never by one pattern: a model that goes on writing blanks would hold up the guard.
+    lines = [line.strip() for line in reply.split("\n") if line.strip()]
+    if not 1 <= len(lines) <= 2 or lines[0] not in ("safe", "unsafe"):
         raise UnreadableReply("not `safe` or `unsafe` with codes")
-    if match[1] == "safe":
-        if match[2]:
+    if lines[0] == "safe":
+        if len(lines) > 1:
             raise UnreadableReply("`safe` with codes")
         return []
-    codes = [code.strip() for code in (match[2] or "").split(",") if code.strip()]
+    codes = [code.strip() for code in "".join(lines[1:]).split(",") if code.strip()]
     if not codes or any(code not in LLAMA_GUARD for code in codes):
         raise UnreadableReply("`unsafe` without codes that there are")
     return [
@@ -198,7 +197,7 @@ def read_granite(reply: str, risk: str) -> list[Judged]:
     Raises:
         UnreadableReply: it is neither yes nor no.
     """
-    match = _GRANITE.match(_THOUGHT.sub("", reply))
+    match = _GRANITE.match(" ".join(_THOUGHT.sub("", reply).split()))
     if match is None:
         raise UnreadableReply("neither yes nor no")
     if match[1].lower() == "no":

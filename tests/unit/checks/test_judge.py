@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
+from collections.abc import Callable
 
 import httpx
 import pytest
@@ -74,6 +76,27 @@ def test_llama_guard(reply: str, hazards: list[Hazard]) -> None:
 def test_llama_guard_unreadable(reply: str) -> None:
     with pytest.raises(UnreadableReply):
         formats.read_llama_guard(reply)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        formats.read_llama_guard,
+        formats.read_qwen3guard,
+        lambda reply: formats.read_granite(reply, "violence"),
+        lambda reply: formats.read_shieldgemma(reply, "hate"),
+        formats.read_kidrails,
+    ],
+)
+@pytest.mark.parametrize("begins", ["safe", "yes", "Safety: Safe", "<think>", "K13 mild self", ""])
+@pytest.mark.parametrize("blank", ["\n", " ", "\n \n"])
+def test_a_model_that_goes_on_writing_blanks_holds_nobody_up(
+    read: Callable[[str], object], begins: str, blank: str
+) -> None:
+    start = time.perf_counter()
+    with contextlib.suppress(UnreadableReply):
+        read(begins + blank * 6_000 + "x\ny")
+    assert time.perf_counter() - start < 0.5
 
 
 @pytest.mark.parametrize(
