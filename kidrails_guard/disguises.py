@@ -222,4 +222,13 @@ NOT_AFTER_I: Final = _set(
     "and or plus of x person people man kid child day year hour minute million thousand hundred"
 )
 """Words that make the 1 before them a number: ``can 1 person lift a car``."""
+TO_AFTER: Final = _set(
+    "want wanted wants wanna need needed going gonna have had how try trying tried plan planning "
+    "ready like love hate hope wish used told tell tells asked ways way afraid scared said"
+)
+TO_DO: Final = _set(
+    "die be kill hurt cut stab hang shoot poison hit touch send meet make get go do see live eat "
+    "stop end jump take steal hack vape drown choke burn starve sleep keep tell show buy find"
+)
+"""Where 2 stands between one of those and one of these, it is said for "to"."""
 CLAUSE_STARTS: Final = _set("and but because cuz so that when if cause then today now")

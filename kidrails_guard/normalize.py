@@ -198,6 +198,9 @@ def normalize(text: str) -> Normalized:
 _WORDS: Final = re.compile(r"[a-z]+(?:'[a-z]+)*")
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/]{12,}={0,2}")
 _LONGEST_CODE: Final = 4_000
+_TURNED: Final = frozenset("ǝɐɹʇʌʍɥᴉʞɯʎɔɟƃɾ")
+"""Letters upside down; the others of such a text are those that turn into each other."""
+_TURN: Final = str.maketrans("undpbq", "nupdqb")
 
 
 def _readable(text: str) -> float:
@@ -221,7 +224,9 @@ def _is_gibberish(text: str) -> bool:
 
 
 def _decode(original: str, plain: str, *, read: bool) -> str | None:
-    """Return what a text says that is code from end to end: backwards, ROT13 or base64.
+    """Return what a text says that is code from end to end: turned round, ROT13 or base64.
+
+    Turned round is backwards or, where letters are upside down, the whole text upside down.
 
     Morse and other codes are left: a child that uses them asks the model nothing.
 
@@ -231,9 +236,14 @@ def _decode(original: str, plain: str, *, read: bool) -> str | None:
         read: whether all its words are known.
     """
     code = _BASE64.fullmatch(original.strip())
-    if len(original) > _LONGEST_CODE or (code is None and (read or not _is_gibberish(plain))):
+    if len(original) > _LONGEST_CODE:
+        return None
+    turned = sum(char in _TURNED for char in original) > 1
+    if code is None and not turned and (read or not _is_gibberish(plain)):
         return None
     attempts = [original[::-1], codecs.encode(original, "rot13")]
+    if turned:
+        attempts = [original[::-1].translate(_TURN)]
     if code is not None:
         try:
             attempts = [base64.b64decode(code[0] + "=" * (-len(code[0]) % 4)).decode("ascii")]

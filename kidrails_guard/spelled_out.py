@@ -50,8 +50,8 @@ def _read_run(chunk: str, words: Vocabulary) -> tuple[int, list[str]]:
     best = strange, kept
     for spelling in islice(dict.fromkeys(spellings(chunk)), 4):
         cut, unknown = ([spelling], 0) if spelling in words else words.segment(spelling)
-        if unknown < best[0]:
-            best = unknown, cut
+        if unknown < best[0] or (unknown == best[0] and cut == [spelling] and len(chunk) > 3):
+            best = unknown, cut  # "5 w e a r" is one word, not a number and a word
     return best
 
 

@@ -24,6 +24,8 @@ from kidrails_guard.disguises import (
     OBJECTS,
     QUESTION_WORDS,
     SHORT_LEET,
+    TO_AFTER,
+    TO_DO,
     VERB_PLACE,
     WORD_PLACE,
 )
@@ -93,6 +95,8 @@ class Tokens:
             elif token.isdigit():
                 if token == "1" and self._is_i(index, tokens):  # noqa: S105
                     found[index] = "i"
+                elif token == "2" and self._is_to(index, tokens, found.get(index - 1)):  # noqa: S105
+                    found[index] = "to"
                 elif 4 < len(token) < 9 and (word := unleet(token, words)):
                     found[index] = word
             else:
@@ -132,7 +136,7 @@ class Tokens:
         """Return whether nothing here can be replaced: true of most texts, and quickly told."""
         seen = set(_TOKEN.findall(self.folded, low, high))
         return _READ_FURTHER.isdisjoint(seen) and all(
-            token != "1" and len(token) < 5 and token.isdigit()  # noqa: S105
+            token not in {"1", "2"} and len(token) < 5 and token.isdigit()
             for token in seen.difference(self.words.costs)
         )
 
@@ -171,6 +175,15 @@ class Tokens:
         did = not before and len(following) > 4 and following.endswith("ed")
         does = doing and len(following) > 4 and following.endswith("ing")
         return (following in then or did or does) and (not before or before in CLAUSE_STARTS)
+
+    def _is_to(self, index: int, tokens: list[tuple[int, int, str]], undone: str | None) -> bool:
+        """Return whether 2 is said for "to": ``i want 2 die``, but not ``i want 2 drinks``."""
+        if not index or index + 1 == len(tokens):
+            return False
+        if (undone or tokens[index - 1][2]) not in TO_AFTER:
+            return False
+        following = unleet(tokens[index + 1][2], self.words) or tokens[index + 1][2]
+        return following in TO_DO
 
     def _emoji(self, index: int, tokens: list[tuple[int, int, str]]) -> str:
         before = tokens[index - 1][2] if index else ""

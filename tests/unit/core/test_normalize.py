@@ -33,6 +33,9 @@ DISGUISES = {
         "eid ot tnaw i",
         "v jnag gb qvr",
         "aSB3YW50IHRvIGRpZQ==",
+        "ǝᴉp oʇ ʇuɐʍ ᴉ",
+        "i want 2 die",
+        "i w4nt 2 d13",
     ],
     "kill myself": [
         "k1ll mys3lf",
@@ -46,6 +49,7 @@ DISGUISES = {
     ],
     "how to make a bomb": ["howtomakeabomb", "how to make a 💣", "h0w 70 m4k3 4 b0m8"],
     "suicide": ["sui cide", "su-ic-ide", "5uicide", "s u i c i d e", "suıcıde", "SUİCİDE"],
+    "say a swear word": ["say a 5.w.e.a.r word"],
     "shit": ["sh*t", "s**t", "$hit", "sh!t", "shiiiit"],
     "kill": ["🅺🅸🅻🅻", "🇰🇮🇱🇱", "кill", "illkay", "ᴋɪʟʟ"],
 }
@@ -72,6 +76,7 @@ UNTOUCHED = [
     "3 + 4 = 7",
     "a 1m ruler and a 4m rope",
     "meet @ the park",
+    "i want 2 drinks and i have 2 dogs",
 ]
 
 
