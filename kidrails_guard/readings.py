@@ -38,6 +38,8 @@ _SENTENCE: Final = 12
 """Letters; from here on, known words in a row need no word that joins them."""
 _LONG: Final = 20
 """Letters; no name and no rare word falls apart into so many known ones."""
+_ENDLESS: Final = 400
+"""Letters; from here on, digits for letters are read in one way only."""
 _FAMILIAR: Final = 8.6
 """A doubled letter is taken for a stretched one only where the word is as common as this."""
 
@@ -59,6 +61,9 @@ def unleet(token: str, words: Vocabulary, *, eager: bool = False) -> str | None:
         return next((s for s in spellings(token) if s in rare), None)
     if any(not c.isalpha() and c not in LEET and c != "'" for c in token):
         return None
+    if len(token) > _ENDLESS:  # no word is so long, and each reading costs its length
+        undone = undo(next(spellings(token)), words)
+        return undone[0] if undone and undone[1] else None
     found = next((s for s in spellings(token) if s in EUPHEMISMS), None) or words.best(
         s for s in spellings(token) if len(s) > 2 or s in TWO_LETTERS or (eager and s in "ia")
     )

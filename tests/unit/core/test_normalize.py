@@ -176,8 +176,15 @@ def test_odd_text_is_no_error(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["a " * 50_000, "killme" * 17_000, "k.i.l.l." * 12_500, "1" * 1_000_000, "a*" * 50_000],
-    ids=["letters", "joined", "dotted", "digits", "stars"],
+    [
+        "a " * 50_000,
+        "killme" * 17_000,
+        "k.i.l.l." * 12_500,
+        "1" * 1_000_000,
+        "a*" * 50_000,
+        "a!" * 50_000,
+    ],
+    ids=["letters", "joined", "dotted", "digits", "stars", "signs"],
 )
 def test_long_texts_of_every_kind_end(text: str) -> None:
     assert normalize.__wrapped__(text).offsets[-1] == len(text)
