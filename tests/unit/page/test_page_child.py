@@ -118,6 +118,22 @@ async def test_the_second_question_carries_the_first(tmp_path: Path) -> None:
     assert [m["content"] for m in messages] == ["one?", "Yes.", "two?"]
 
 
+async def test_of_a_long_talk_the_newest_turns_are_sent_beginning_with_a_question(
+    tmp_path: Path,
+) -> None:
+    guard = Guard("They howl.")
+    page = page_of(tmp_path, guard)
+    talk = page.begin()
+    for number in range(9):
+        talk = (await talk_to(page, f"question {number}", talk))[-1].talk
+    for body in guard.asked:
+        messages = body["messages"]
+        assert isinstance(messages, list)
+        roles = [message["role"] for message in messages]
+        assert roles == ["user", "assistant"] * (len(roles) // 2) + ["user"]
+        assert len(roles) < 13
+
+
 async def test_a_crisis_makes_the_way_to_a_grown_up_stand_out(tmp_path: Path) -> None:
     guard = Guard("Go to a grown-up now.", reason="content_filter", action="crisis")
     turns = await talk_to(page_of(tmp_path, guard), "…")
