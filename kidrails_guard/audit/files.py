@@ -11,6 +11,7 @@ import json
 import os
 import re
 import secrets
+import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -143,7 +144,8 @@ def last_line(path: Path) -> dict[str, Any] | None:
         return {**values, "seq": int(values["seq"]), "hash": str(values["hash"])}
     except (ValueError, TypeError, KeyError):
         raise AuditError(
-            f"{path}: its last line is none of this log; run: kidrails audit verify"
+            f"{path}: its last line is none of this log; run: kidrails audit verify "
+            f"{shlex.quote(str(path.parent))}"
         ) from None
 
 

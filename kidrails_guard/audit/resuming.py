@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shlex
 from pathlib import Path
 from typing import Final
 
@@ -46,15 +47,15 @@ def resume(folder: Path, key: bytes, writer: int) -> tuple[Path | None, int, str
     if head is not None and head[0] > number:
         _log.error(
             "%s: writer %d: the end of the log was removed or lost: its last line was number %d, "
-            "found %d; run: kidrails audit verify",
-            folder, writer, head[0], number,
+            "found %d; run: kidrails audit verify %s",
+            folder, writer, head[0], number, shlex.quote(str(folder)),
         )  # fmt: skip
         return path, *head
     if head is None and number:
         _log.error(
             "%s: head.%d: missing or changed, so the end of the log cannot be vouched for; run: "
-            "kidrails audit verify",
-            folder, writer,
+            "kidrails audit verify %s",
+            folder, writer, shlex.quote(str(folder)),
         )  # fmt: skip
         return path, number + 1, value  # the number left out says so from now on
     return path, number, value

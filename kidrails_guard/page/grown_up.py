@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import os
+import shlex
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -241,9 +243,11 @@ def _stat(path: Path) -> os.stat_result | None:
 
 
 def _kept(audit: Path) -> str:
+    folder = str(audit.absolute())
+    command = html.escape(f"kidrails audit verify {shlex.quote(folder)}")
     return (
         "<h2>What is kept</h2><p>Of each message: the time, its length, a keyed hash, what the "
         "guard found and did. No words, unless the service was started with text switched on. "
-        f"It lies in <code>{audit}</code> and is deleted after the days of retention; "
-        "<code>kidrails audit verify</code> shows whether somebody changed it.</p>"
+        f"It lies in <code>{html.escape(folder)}</code> and is deleted after the days of "
+        f"retention; <code>{command}</code> shows whether somebody changed it.</p>"
     )

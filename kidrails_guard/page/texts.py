@@ -124,5 +124,5 @@ INBOX_ADVICE: Final[dict[str, str]] = {
     "The fixed words the child read are under Help lines.",
     "tell_a_grown_up": "Ask the child, gently and soon, what it would like to tell.",
     "check_failed": "If this comes again, run “kidrails doctor” where the program was started.",
-    "audit_failed": "Free some disk space, then run “kidrails audit verify”.",
+    "audit_failed": "Free some disk space. Then check the record: Settings shows the command.",
 }

@@ -57,6 +57,16 @@ def test_what_settings_answer_is_a_status_before_it_speaks(tab: Any, place: Plac
     sync_api.expect(said.nth(1)).to_have_text("Saved.")
 
 
+def test_where_the_record_lies_can_be_read_on_a_phone(tab: Any, place: Place) -> None:
+    log_in(tab, place.url)
+    go_to(tab, "Settings")
+    sync_api.expect(tab.locator("#settings code").last).to_be_visible()
+    tab.set_viewport_size({"width": 360, "height": 740})
+    edges = tab.evaluate("[...document.querySelectorAll('#settings code')]"
+                         ".map(e => e.getBoundingClientRect().right)")  # fmt: skip
+    assert max(edges) <= 360
+
+
 def test_a_page_that_is_cut_off_says_so_until_it_is_not(shaky: Any, place: Place) -> None:
     log_in(shaky, place.url)
     cut_off = shaky.get_by_text(texts.CUT_OFF)

@@ -74,7 +74,7 @@ async def test_a_restart_does_not_cover_up_what_was_removed(
     for number in range(5, 8):  # also after more restarts
         await write(tmp_path, event(number))
         assert len(verify(tmp_path).problems) == 1, verify(tmp_path)
-    assert "kidrails audit verify" in caplog.text
+    assert f"kidrails audit verify {tmp_path}\n" in caplog.text
 
 
 async def test_a_kill_before_the_first_head_leaves_no_suspicion(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import re
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,9 +16,10 @@ from audited import NOON, event, write
 pytest.importorskip("gradio", reason="the page's extra is not installed; run: make install")
 
 from kidrails_guard.audit import note_inbox
+from kidrails_guard.cli import main
 from kidrails_guard.page.chat import ProxyChat
 from kidrails_guard.page.gate import Sessions
-from kidrails_guard.page.grown_up import FILTERS, GrownUpPage
+from kidrails_guard.page.grown_up import FILTERS, GrownUpPage, _kept
 from kidrails_guard.page.settings import SettingsStore
 from kidrails_guard.policy import load_policy
 from kidrails_guard.types import Action, AgeBand
@@ -98,6 +101,13 @@ async def test_a_filter_that_finds_nothing_says_where_it_looked(tmp_path: Path) 
     assert "Nothing yet." in page.record(FILTERS[2])
     await write(tmp_path / "audit", event(0), event(1))
     assert "None of these among 2 messages." in page.record(FILTERS[2])
+
+
+@pytest.mark.parametrize("name", ["audit", "Tom & Ann's <record>"])
+async def test_the_command_that_settings_show_checks_the_record(tmp_path: Path, name: str) -> None:
+    await write(tmp_path / name, event(0))
+    command = re.findall("<code>(.+?)</code>", _kept(tmp_path / name))[-1]
+    assert main(shlex.split(html.unescape(command))[1:]) == 0
 
 
 def test_another_pin_ends_the_sessions_of_those_who_knew_the_old_one(tmp_path: Path) -> None:
