@@ -120,10 +120,14 @@ class GrownUpPage:
         """Return the inbox."""
         return views.inbox_view(self.notes(), now=self._now(), zone=None)
 
-    def mark_seen(self) -> None:
-        """Note that everything in the inbox has been looked at."""
-        if newest := [entry.time for entry in read_inbox(self.audit)]:
-            self.store.change(seen_until=max(newest))
+    def newest_note(self) -> str:
+        """Return the time of the inbox's newest entry, as it stands there; empty without one."""
+        return next((entry.time for entry in read_inbox(self.audit)), "")
+
+    def mark_seen(self, newest: str) -> None:
+        """Note that the inbox has been looked at, up to the newest entry that was shown."""
+        if newest:
+            self.store.change(seen_until=newest)
 
     def help(self) -> str:
         """Return the help lines and the words that a child in danger reads."""
@@ -167,6 +171,7 @@ def build_grown_up_page(page: GrownUpPage) -> gr.Blocks:
         gr.HTML(_HEADER, elem_id="top")
         status = gr.HTML(elem_id="status")
         seen: gr.State = gr.State(())
+        newest: gr.State = gr.State("")
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("What happened"):
                 wanted = gr.Radio(list(FILTERS), value=FILTERS[0], label="Show", elem_id="filter")
@@ -204,6 +209,7 @@ def build_grown_up_page(page: GrownUpPage) -> gr.Blocks:
             same = after == before[1:]
             return (
                 gr.skip() if before[:1] == (line,) else line,
+                gr.skip() if same else await run_in_threadpool(page.newest_note),
                 gr.skip() if same else await run_in_threadpool(page.record, filter_),
                 gr.skip() if same else await run_in_threadpool(page.inbox),
                 (line, *after),
@@ -217,14 +223,16 @@ def build_grown_up_page(page: GrownUpPage) -> gr.Blocks:
         def change_pin(pin: str, again: str, request: gr.Request) -> str:
             return page.set_pin(pin, again, request.cookies.get(SESSION_COOKIE))
 
-        live = [status, record, inbox, seen]
+        live = [status, newest, record, inbox, seen]
         blocks.load(refresh, [wanted, seen], live, **quiet)
         blocks.load(open_settings, None, [band, people, help_view], js=SCRIPT, **quiet)
         gr.Timer(_EVERY_S).tick(
             refresh, [wanted, seen], live, trigger_mode="once", concurrency_limit=4, **quiet
         )
         wanted.input(refresh, [wanted, seen], live, **quiet)
-        mark.click(page.mark_seen, None, None, **quiet).then(refresh, [wanted, seen], live, **quiet)
+        mark.click(page.mark_seen, newest, None, **quiet).then(
+            refresh, [wanted, seen], live, **quiet
+        )
         band.input(page.set_band, band, band_said, **quiet).then(
             page.help, None, help_view, **quiet
         )

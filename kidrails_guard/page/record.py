@@ -112,22 +112,24 @@ def tally(happened: Iterable[Happening], *, day: datetime, zone: tzinfo | None) 
     )
 
 
-def notes(entries: Iterable[InboxEntry], *, seen_until: str) -> list[Note]:
+def notes(entries: Sequence[InboxEntry], *, seen_until: str) -> list[Note]:
     """Return the inbox in plain words: unseen crises first, then in the order given.
 
     Args:
-        entries: the inbox.
+        entries: the inbox, newest first.
         seen_until: time of the newest entry that was looked at, as the inbox writes it.
     """
+    # By their places: a clock that was set back since dates what is new before what was seen.
+    seen_from = next((i for i, e in enumerate(entries) if e.time == seen_until), None)
     found = [
         Note(
             time=datetime.fromisoformat(entry.time),
             kind=entry.kind,
             said=_inbox_sentence(entry),
             advice=texts.INBOX_ADVICE.get(entry.kind, ""),
-            new=entry.time > seen_until,
+            new=entry.time > seen_until if seen_from is None else i < seen_from,
         )
-        for entry in entries
+        for i, entry in enumerate(entries)
     ]
     # What a child in danger wrote stays on top until somebody has looked.
     return sorted(found, key=lambda note: not (note.new and note.kind == "crisis"))

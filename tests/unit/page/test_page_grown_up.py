@@ -60,12 +60,29 @@ def test_the_page_is_drawn_anew_when_the_record_or_the_day_changes(tmp_path: Pat
     stamps.append(page.stamp())
     assert "Tell a grown-up" in page.inbox()
     assert page.notes()[0].new
-    page.mark_seen()
+    page.mark_seen(page.newest_note())
     assert not page.notes()[0].new
     stamps.append(page.stamp())
     now += timedelta(days=1)
     stamps.append(page.stamp())
     assert len(set(stamps)) == 4
+
+
+def test_only_what_was_shown_has_been_seen(tmp_path: Path) -> None:
+    page, audit = page_of(tmp_path), tmp_path / "audit"
+    page.mark_seen(page.newest_note())
+    audit.mkdir()
+    note_inbox(audit, "tell_a_grown_up", now=NOON)
+    shown = page.newest_note()
+    note_inbox(audit, "crisis", now=NOON + 1)  # while the grown-up presses the button
+    page.mark_seen(shown)
+    assert [(note.kind, note.new) for note in page.notes()] == [
+        ("crisis", True),
+        ("tell_a_grown_up", False),
+    ]
+    page.mark_seen(page.newest_note())
+    note_inbox(audit, "crisis", now=NOON - DAY_S)  # the clock has been set back
+    assert [note.new for note in page.notes()] == [True, False, False]
 
 
 async def test_a_whole_day_counts_however_much_is_said(tmp_path: Path) -> None:
