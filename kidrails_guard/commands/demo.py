@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from kidrails_guard.errors import MissingDependency, UsageError
 
@@ -56,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     """Serve the pages until a signal comes."""
     from kidrails_guard.page.folders import config_folder, default_audit
     from kidrails_guard.page.settings import SettingsStore
+    from kidrails_guard.policy import load_policy
 
     if args.forget_pin:
         existed = SettingsStore(config_folder()).forget()
@@ -67,6 +70,11 @@ def run(args: argparse.Namespace) -> int:
         return 0
     keys = read_keys(os.environ)
     band = parse_band(args.band)
+    require_served(band, load_policy(args.policy))
+    if not 1 <= args.port <= 65535:
+        raise UsageError(f"--port {args.port}: accepted are 1 to 65535")
+    proxy = parse_proxy(args.proxy)
+    sampling = parse_sampling(args.sampling)
     require_page()
 
     from kidrails_guard.demo import PageOptions, build_app
@@ -76,13 +84,13 @@ def run(args: argparse.Namespace) -> int:
 
     require_free_port(args.host, args.port)
     options = PageOptions(
-        proxy=args.proxy,
+        proxy=proxy,
         audit=args.audit or default_audit(),
         config=config_folder(),
         policy=args.policy,
         band=band,
         keys=keys,
-        sampling=parse_sampling(args.sampling),
+        sampling=sampling,
         host=args.host,
         frame_ancestors=args.frame_ancestors,
     )
@@ -95,9 +103,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _first_pin(store: Any, pin: str, band: Any, *, policy: Path | None) -> None:
     """Set the PIN where nobody is there to choose one: in a container."""
+    from kidrails_guard.page.settings import SettingsError, check_pin
     from kidrails_guard.policy import load_policy
 
     if store.read() is None:
+        try:
+            check_pin(pin)
+        except SettingsError as error:
+            raise UsageError(f"{PIN_VARIABLE}: {error}") from None
         store.set_up(pin, band=band or load_policy(policy).fallback_band)
 
 
@@ -129,6 +142,17 @@ def parse_band(value: str | None) -> Any:
     return AgeBand(value)
 
 
+def require_served(band: Any, policy: Any) -> None:
+    """Check that an age band, where one was asked for, is one of the policy's.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if band is not None and band not in policy.bands:
+        raise UsageError(f"--band {band}: the policy {policy.name!r} serves "
+                         f"{', '.join(policy.bands)}")  # fmt: skip
+
+
 def read_keys(environment: Any) -> dict[Any, str]:
     """Return the API keys by age band that the environment holds.
 
@@ -150,6 +174,24 @@ def read_keys(environment: Any) -> dict[Any, str]:
     return keys
 
 
+def parse_proxy(url: str) -> str:
+    """Return the guard proxy's base URL.
+
+    Raises:
+        UsageError: it is none: the page would open, and every answer fail.
+    """
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is none, half an IPv6 address
+        good = False
+    if not good:
+        raise UsageError(f"--proxy {url!r}: not a URL such as {DEFAULT_PROXY}")
+    if not parts.path.rstrip("/").endswith("/v1"):
+        raise UsageError(f"--proxy {url!r}: the guard answers under /v1, as in {DEFAULT_PROXY}")
+    return url
+
+
 def parse_sampling(text: str) -> dict[str, float]:
     """Return ``name=number`` pairs.
 
@@ -160,7 +202,10 @@ def parse_sampling(text: str) -> dict[str, float]:
     for entry in filter(None, text.split(",")):
         name, _, number = entry.partition("=")
         try:
-            fields[name.strip()] = int(number) if number.isdecimal() else float(number)
+            value = int(number) if number.isdecimal() else float(number)
+            if not (name.strip() and math.isfinite(value)):
+                raise ValueError
+            fields[name.strip()] = value
         except ValueError:
             raise UsageError(
                 f"--sampling: {entry!r} is not name=number, e.g. temperature=0.3"

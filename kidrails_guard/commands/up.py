@@ -109,6 +109,7 @@ class _Started:
 
 
 def _parts(args: argparse.Namespace, band: AgeBand | None, folder: Path) -> _Started:
+    from kidrails_guard.commands.demo import require_served
     from kidrails_guard.page.folders import config_folder, default_audit
     from kidrails_guard.page.settings import SettingsStore
     from kidrails_guard.policy import load_policy
@@ -116,7 +117,8 @@ def _parts(args: argparse.Namespace, band: AgeBand | None, folder: Path) -> _Sta
 
     # Whatever is wrong in a file is said before a model is loaded.
     policy = load_policy(args.policy)
-    settings = SettingsStore(config_folder()).read()
+    require_served(band, policy)
+    set_band = SettingsStore(config_folder()).band(policy)
     audit = args.audit or default_audit()
     taken: set[int] = set()
     page_port = _port("--port", args.port, PAGE, args.host, taken)
@@ -172,7 +174,7 @@ def _parts(args: argparse.Namespace, band: AgeBand | None, folder: Path) -> _Sta
         "upstream": upstream,
         "api": api,
         "api_key": own_key,
-        "band": str(band or (settings.band if settings else policy.fallback_band)),
+        "band": str(band or set_band),
         "audit": str(audit),
     }
     return _Started(parts, page_port=page_port, facts=facts)

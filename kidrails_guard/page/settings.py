@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from kidrails_guard.errors import UsageError
 from kidrails_guard.files import write_atomic
-from kidrails_guard.policy import describe_error
+from kidrails_guard.policy import Policy, describe_error
 from kidrails_guard.types import AgeBand
 
 FILE: Final = "page.json"
@@ -104,6 +104,16 @@ class SettingsStore:
                 f"{self.path}: {detail}; to begin anew with a new PIN run: kidrails demo "
                 "--forget-pin"
             ) from None
+
+    def band(self, policy: Policy) -> AgeBand:
+        """Return the age band that is set, or the youngest where the policy does not serve it.
+
+        Raises:
+            SettingsError: as `read`.
+        """
+        settings = self.read()
+        band = settings.band if settings else policy.fallback_band
+        return band if band in policy.bands else policy.youngest
 
     def set_up(self, pin: str, *, band: AgeBand) -> PageSettings:
         """Store the first PIN and the age band.

@@ -9,7 +9,8 @@ import pytest
 from kidrails_guard.cli import main
 from kidrails_guard.commands import demo
 from kidrails_guard.errors import MissingDependency, UsageError
-from kidrails_guard.page.settings import SettingsError, SettingsStore
+from kidrails_guard.page.folders import config_folder, default_audit
+from kidrails_guard.page.settings import SettingsStore
 from kidrails_guard.types import AgeBand
 
 
@@ -32,8 +33,25 @@ def test_sampling_is_numbers() -> None:
     fields = demo.parse_sampling("temperature=0.3,max_tokens=80")
     assert fields == {"temperature": 0.3, "max_tokens": 80}
     assert isinstance(fields["max_tokens"], int)
-    with pytest.raises(UsageError, match="name=number"):
-        demo.parse_sampling("temperature=warm")
+    for text in ("temperature=warm", "temperature=nan", "temperature=inf", "=3"):
+        with pytest.raises(UsageError, match="name=number"):
+            demo.parse_sampling(text)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--port", "99999"], "1 to 65535"),
+        (["--port", "0"], "1 to 65535"),
+        (["--proxy", "localhost:8080/v1"], "not a URL such as http://"),
+        (["--proxy", "http://localhost:8080"], "answers under /v1"),
+    ],
+)
+def test_what_no_answer_would_come_from_is_said_at_once(
+    options: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", *options]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_bands_are_named() -> None:
@@ -63,8 +81,25 @@ def test_a_container_sets_the_first_pin_and_never_another(tmp_path: Path) -> Non
     assert settings is not None
     assert settings.band is AgeBand.UPPER
     assert store.try_pin("8642").right
-    with pytest.raises(SettingsError):
+    with pytest.raises(UsageError, match="KIDRAILS_PIN: The PIN needs 4 to 12 digits"):
         demo._first_pin(SettingsStore(tmp_path / "other"), "12", None, policy=None)
+
+
+def test_a_user_without_a_home_names_the_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nowhere)
+    for name in ("KIDRAILS_CONFIG", "KIDRAILS_STATE", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UsageError, match=r"HOME is not set.*KIDRAILS_CONFIG"):
+        config_folder()
+    monkeypatch.setenv("KIDRAILS_CONFIG", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert config_folder() == tmp_path
+    assert default_audit() == tmp_path / "kidrails" / "audit"
 
 
 def test_without_gradio_the_command_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
