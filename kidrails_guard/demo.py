@@ -87,7 +87,12 @@ def build_app(
     # No OpenAPI pages: they would load scripts from elsewhere.
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.router.routes += [
-        *Forms(store, sessions, band=options.band or policy.fallback_band).routes(),
+        *Forms(
+            store,
+            sessions,
+            bands=sorted(policy.bands, key=lambda band: band.ages),
+            band=options.band or policy.fallback_band,
+        ).routes(),
         Route(gate.STYLE, _style),
         Route("/favicon.ico", _icon),
         child.tell_route(child_page),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -57,11 +58,11 @@ def _login_page(error: str = "") -> HTMLResponse:
     )
 
 
-def _setup_page(band: AgeBand, error: str = "") -> HTMLResponse:
+def _setup_page(bands: Sequence[AgeBand], band: AgeBand, error: str = "") -> HTMLResponse:
     choices = "".join(
         f'<label class="choice"><input type="radio" name="band" value="{b}"'
         f"{' checked' if b is band else ''}> {b.replace('-', ' to ')} years</label>"
-        for b in AgeBand
+        for b in bands
     )
     fields = (
         "<p>A grown-up sets this up once. The PIN opens the grown-up’s page, where you see what "
@@ -86,11 +87,19 @@ class Forms:
     Args:
         store: where PIN and band are kept.
         sessions: who has shown the PIN.
-        band: which age band is chosen beforehand at setup.
+        bands: the age bands that are served.
+        band: which of them is chosen beforehand at setup.
     """
 
-    def __init__(self, store: SettingsStore, sessions: Sessions, *, band: AgeBand) -> None:
-        self._store, self._sessions, self._band = store, sessions, band
+    def __init__(
+        self,
+        store: SettingsStore,
+        sessions: Sessions,
+        *,
+        bands: Sequence[AgeBand],
+        band: AgeBand,
+    ) -> None:
+        self._store, self._sessions, self._bands, self._band = store, sessions, bands, band
 
     def routes(self) -> list[Route]:
         """Return the routes."""
@@ -122,17 +131,17 @@ class Forms:
         if self._store.read() is not None:
             return RedirectResponse(gate.LOGIN, 303)
         if request.method != "POST":
-            return _setup_page(self._band)
+            return _setup_page(self._bands, self._band)
         form = await _form(request)
         band = form.get("band", "")
-        if band not in set(AgeBand):
-            return _setup_page(self._band, "Please choose how old the child is.")
+        if band not in self._bands:
+            return _setup_page(self._bands, self._band, "Please choose how old the child is.")
         if form.get("pin", "") != form.get("again", ""):
-            return _setup_page(AgeBand(band), "The two PINs differ.")
+            return _setup_page(self._bands, AgeBand(band), "The two PINs differ.")
         try:
             await run_in_threadpool(self._store.set_up, form.get("pin", ""), band=AgeBand(band))
         except SettingsError as error:
-            return _setup_page(AgeBand(band), str(error))
+            return _setup_page(self._bands, AgeBand(band), str(error))
         self._sessions.close_all()  # opened with a PIN that has been forgotten since
         return self._opened("/", request, remember=False)
 

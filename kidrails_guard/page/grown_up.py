@@ -65,9 +65,8 @@ class GrownUpPage:
 
     @property
     def band(self) -> AgeBand:
-        """The age band that is set."""
-        settings = self.store.read()
-        return settings.band if settings else self.policy.fallback_band
+        """The age band of the child's page."""
+        return self.store.band(self.policy)
 
     def notes(self) -> list[Note]:
         """Return the inbox, newest first."""

@@ -96,9 +96,7 @@ class ChildPage:
     @property
     def band(self) -> AgeBand:
         """The age band that the grown-up set."""
-        settings = self.store.read()
-        band = settings.band if settings else self.policy.fallback_band
-        return band if band in self.policy.bands else self.policy.youngest
+        return self.store.band(self.policy)
 
     def begin(self) -> Talk:
         """Return a new talk, which begins by saying what this is."""
