@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -85,11 +87,12 @@ def run(args: argparse.Namespace) -> int:
     ends_on_signals()
     try:
         with tempfile.TemporaryDirectory(prefix="kidrails-") as folder:
-            started = _parts(args, band, Path(folder))
-            tree = Tree(started.parts)
-            tree.start()
-            try:
+            with _alone():
+                started = _parts(args, band, Path(folder))
+                tree = Tree(started.parts)
+                tree.start()
                 tree.wait_ready()
+            try:
                 url = f"http://{url_host(args.host)}:{started.page_port}/"
                 _announce(started, url, as_json=args.json)
                 _open_browser(url, wanted=not args.no_browser)
@@ -99,6 +102,26 @@ def run(args: argparse.Namespace) -> int:
     except Interrupted:
         return 0
     return 0
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Keep another start of this user's waiting.
+
+    A port is chosen some seconds before a server has it: two that start at once would choose the
+    same ones, and the later one take the earlier one's guard and page for its own.
+    """
+    from kidrails_guard.audit.files import locked
+    from kidrails_guard.page.folders import config_folder
+
+    path = config_folder() / "up.lock"
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):  # settings that may only be read: start all the same
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not held.enter_context(locked(path, wait=False)):
+                print("kidrails up: another one is starting; waiting for it", file=sys.stderr)
+                held.enter_context(locked(path, wait=True))
+        yield
 
 
 class _Started:

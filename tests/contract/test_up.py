@@ -195,6 +195,33 @@ def test_what_is_wrong_is_said_before_anything_starts(
             signal.signal(number, handler)
 
 
+def test_two_that_start_at_once_take_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KIDRAILS_CONFIG", str(tmp_path / "config"))
+    order: list[str] = []
+
+    def start_too() -> None:
+        with up._alone():
+            order.append("second")
+
+    second = threading.Thread(target=start_too)
+    with up._alone():
+        second.start()
+        end = time.monotonic() + 60
+        while not (said := capsys.readouterr().err) and time.monotonic() < end:
+            time.sleep(0.01)
+        assert "another one is starting" in said
+        order.append("first")
+    second.join(60)
+    assert order == ["first", "second"]
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("KIDRAILS_CONFIG", str(tmp_path / "file" / "nowhere"))
+    with up._alone():
+        order.append("third")
+    assert order[-1] == "third"
+
+
 @pytest.fixture
 def taken() -> Iterator[int]:
     with socket.socket() as server:
