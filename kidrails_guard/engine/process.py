@@ -259,7 +259,7 @@ class EngineProcess(ServerProcess):
     """
 
     what = "the model server"
-    advice = "look with --verbose, or allow more with --start-timeout"
+    advice = "`kidrails engine` shows more with --verbose, and waits longer with --start-timeout"
 
     def __init__(self, plan: EnginePlan, *, echo: Echo | None = None) -> None:
         super().__init__(
