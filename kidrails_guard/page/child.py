@@ -165,7 +165,8 @@ def build_child_page(page: ChildPage, *, visit_of: Callable[[Any], str]) -> gr.B
                         turn.talk,
                         turn.talk.bubbles(turn.unfinished),
                         gr.Row(visible=False),
-                        html.escape(turn.announce) if turn.announce else gr.skip(),
+                        # Emptied meanwhile: the same words again would be no change, and unsaid.
+                        html.escape(turn.announce),
                         gr.Button(elem_classes="now") if turn.crisis else gr.skip(),
                         *sending(bool(turn.unfinished)),
                     )

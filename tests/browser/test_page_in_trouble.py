@@ -90,6 +90,27 @@ def test_an_answer_that_is_stopped_says_so_wherever_it_was(tab: Any, place: Plac
         assert not [e for e in tab.locator(".error").all() if e.is_visible()]
 
 
+def test_a_screen_reader_hears_the_same_answer_again(tab: Any, place: Place) -> None:
+    open_child(tab, place.url)
+    tab.evaluate("""() => {
+      window.heard = [];
+      const live = document.querySelector("#live");
+      const look = () => window.heard.push(live.innerText.trim());
+      new MutationObserver(look).observe(live, {
+        childList: true, subtree: true, characterData: true,
+      });
+    }""")
+    for _ in range(2):
+        box(tab).fill("Why do wolves howl?")
+        tab.keyboard.press("Enter")
+        tab.get_by_role("button", name="Stop").wait_for()
+        wait_for_the_end(tab)
+        sync_api.expect(tab.locator("#live")).to_have_text(SAYS)
+    heard = tab.evaluate("window.heard")
+    changes = [words for words, before in zip(heard, ["", *heard], strict=False) if words != before]
+    assert changes == [SAYS, "", SAYS]
+
+
 def test_a_talk_can_be_begun_anew_in_mid_answer(tab: Any, place: Place) -> None:
     open_child(tab, place.url)
     for _ in range(3):
