@@ -77,4 +77,9 @@ def _unexpected(record: logging.LogRecord) -> bool:
     """Leave out that connections were cut at the end: that is how open pages end."""
     if record.exc_info and record.exc_info[0] is asyncio.CancelledError:
         return False
-    return "timeout graceful shutdown exceeded" not in record.getMessage()
+    said = record.getMessage()
+    # The second is Starlette's, a whole traceback as its message: Ctrl-C was pressed twice.
+    return not (
+        "timeout graceful shutdown exceeded" in said
+        or said.rstrip().endswith("asyncio.exceptions.CancelledError")
+    )
