@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="port to listen on (7860)")
     parser.add_argument("--policy", metavar="FILE", type=Path, help="the proxy's policy")
-    parser.add_argument("--band", help="age band, instead of the one that is set: 5-6, 7-9, 10-12")
+    parser.add_argument("--band", help="set this age band, for the page: 5-6, 7-9 or 10-12")
     parser.add_argument("--audit", metavar="DIR", type=Path, help="the proxy's audit folder")
     parser.add_argument(
         "--sampling",

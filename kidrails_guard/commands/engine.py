@@ -51,7 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="type of weights when a folder is converted to GGUF (q8_0; f16 for an adapter)",
     )
     parser.add_argument(
-        "--vllm-args", metavar="FLAGS", default="", help="further flags for vLLM, in one string"
+        "--vllm-args",
+        metavar="FLAGS",
+        default="",
+        help="further flags for vLLM, in one "
+        "string; a flag without a value: --vllm-args=--enable-lora",
     )
     parser.add_argument(
         "--start-timeout", type=float, metavar="S", help="seconds to wait for the first answer"

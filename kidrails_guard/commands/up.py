@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "wants one, is read from KIDRAILS_UPSTREAM_KEY",
     )
     parser.add_argument("--policy", metavar="FILE", type=Path, help="default: the one that ships")
-    parser.add_argument("--band", help="age band, instead of the one that is set: 5-6, 7-9, 10-12")
+    parser.add_argument("--band", help="set this age band, for the page: 5-6, 7-9 or 10-12")
     parser.add_argument("--port", type=int, help=f"of the page ({PAGE}, or the next free one)")
     parser.add_argument("--guard-port", type=int, help=f"of the guard ({GUARD}, or the next)")
     parser.add_argument("--engine-port", type=int, help=f"of the model ({ENGINE}, or the next)")
@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FLAGS",
         default="",
         help="further flags for `kidrails serve`, in one string, e.g. '--alert-email ME@HOME "
-        "--audit-text-days 2'",
+        "--audit-text-days 2'; a flag without a value: --guard-args=--alert-with-text",
     )
     parser.add_argument("--frame-ancestors", metavar="SOURCE", help="as in `kidrails demo`")
     parser.add_argument("--no-browser", action="store_true", help="do not open the page")
