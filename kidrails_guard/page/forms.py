@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from kidrails_guard.page import gate, texts
-from kidrails_guard.page.gate import SESSION_COOKIE, Sessions
+from kidrails_guard.page.gate import Sessions, session_cookie
 from kidrails_guard.page.settings import PIN_LENGTH, SettingsError, SettingsStore
 from kidrails_guard.types import AgeBand
 
@@ -147,17 +147,18 @@ class Forms:
 
     async def lock(self, request: Request) -> Response:
         """Close the grown-up's page and go back to the child's."""
-        if token := request.cookies.get(SESSION_COOKIE):
+        cookie = session_cookie(request.headers)
+        if token := request.cookies.get(cookie):
             self._sessions.close(token)
         answer = RedirectResponse("/", 303)
-        answer.delete_cookie(SESSION_COOKIE, path=gate.GROWN_UP, httponly=True, samesite="strict")
+        answer.delete_cookie(cookie, path=gate.GROWN_UP, httponly=True, samesite="strict")
         return answer
 
     def _opened(self, to: str, request: Request, *, remember: bool = True) -> Response:
         answer = RedirectResponse(to, 303)
         if remember:
             answer.set_cookie(
-                SESSION_COOKIE,
+                session_cookie(request.headers),
                 self._sessions.open(),
                 path=gate.GROWN_UP,
                 httponly=True,

@@ -10,7 +10,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -156,7 +156,7 @@ class Gate:
         if page and self._store.read() is None:
             return _go(SETUP)
         if inner not in {path, _APP_ID} and not self._sessions.holds(
-            connection.cookies.get(SESSION_COOKIE)
+            connection.cookies.get(session_cookie(headers))
         ):
             return _go(LOGIN) if page else PlainTextResponse("Locked.", 401)
         return None
@@ -175,6 +175,19 @@ class Gate:
                     "set-cookie",
                     f"{VISIT_COOKIE}={fresh_visit}; Path=/; HttpOnly; SameSite=Strict",
                 )
+
+
+def session_cookie(headers: Mapping[str, str]) -> str:
+    """Return the name of the session's cookie on the page that a request asks for.
+
+    Browsers keep one jar for all ports of a host: the pages of two groups on one machine would
+    lock each other.
+
+    >>> session_cookie({"host": "127.0.0.1:7861"}), session_cookie({"host": "kids.example"})
+    ('kidrails_grown_up_7861', 'kidrails_grown_up')
+    """
+    port = headers.get("host", "").rpartition(":")[2]
+    return f"{SESSION_COOKIE}_{port}" if port.isdecimal() else SESSION_COOKIE
 
 
 def _go(path: str) -> Response:

@@ -18,7 +18,7 @@ from kidrails_guard.answers import load_answers, load_helplines
 from kidrails_guard.audit import AuditError, read_events, read_inbox, read_texts
 from kidrails_guard.page import texts, views
 from kidrails_guard.page.chat import ProxyChat
-from kidrails_guard.page.gate import SESSION_COOKIE, Sessions
+from kidrails_guard.page.gate import Sessions, session_cookie
 from kidrails_guard.page.record import Happening, Note, happenings, notes, tally
 from kidrails_guard.page.settings import SettingsError, SettingsStore
 from kidrails_guard.policy import Policy
@@ -220,7 +220,7 @@ def build_grown_up_page(page: GrownUpPage) -> gr.Blocks:
             return str(page.band), names, page.help()
 
         def change_pin(pin: str, again: str, request: gr.Request) -> str:
-            return page.set_pin(pin, again, request.cookies.get(SESSION_COOKIE))
+            return page.set_pin(pin, again, request.cookies.get(session_cookie(request.headers)))
 
         live = [status, newest, record, inbox, seen]
         blocks.load(refresh, [wanted, seen], live, **quiet)
