@@ -31,7 +31,14 @@ from typing import Any, Final
 from fastapi import HTTPException
 from litellm.integrations.custom_guardrail import CustomGuardrail
 from litellm.types.guardrails import GuardrailEventHooks, LitellmParams
-from litellm.types.utils import Delta, ModelResponse, ModelResponseStream, StreamingChoices
+from litellm.types.utils import (
+    Choices,
+    Delta,
+    Message,
+    ModelResponse,
+    ModelResponseStream,
+    StreamingChoices,
+)
 
 from kidrails_guard.errors import UsageError
 from kidrails_guard.guard import Guard
@@ -41,7 +48,7 @@ from kidrails_guard.proxy.choice import Context
 from kidrails_guard.proxy.events import End, Event, Tools, Words
 from kidrails_guard.proxy.exchange import where
 from kidrails_guard.proxy.intake import Intake
-from kidrails_guard.proxy.litellm_options import GuardrailOptions
+from kidrails_guard.proxy.litellm_options import GuardrailOptions, refuse_discarding
 from kidrails_guard.proxy.memory import VerdictMemory
 from kidrails_guard.proxy.metrics import shared_meter
 from kidrails_guard.proxy.problems import Problem
@@ -79,6 +86,7 @@ class KidRailsGuardrail(CustomGuardrail):  # type: ignore[misc]
         default_on: bool = True,
         **options: Any,
     ) -> None:
+        refuse_discarding(options)
         try:
             super().__init__(
                 guardrail_name=guardrail_name,
@@ -173,15 +181,16 @@ class KidRailsGuardrail(CustomGuardrail):  # type: ignore[misc]
             await self._recorder(context).replies(whole.choices)
         except Problem as problem:
             raise self._refused(problem) from None
-        for choice in response.choices:
-            words, tools, reason = _of_choice(events, choice.index)
-            choice.message.content = words
-            choice.message.tool_calls = tools or None
-            for hidden in ("reasoning_content", "thinking_blocks", "provider_specific_fields"):
-                if hasattr(choice.message, hidden):
-                    setattr(choice.message, hidden, None)
-            choice.finish_reason = reason
-        return response
+        # Made anew: tokens, citations and what else a provider adds are unchecked texts.
+        passed = ModelResponse(
+            id=response.id,
+            created=response.created,
+            model=response.model,
+            choices=[_choice(events, choice.index) for choice in response.choices],
+            usage=getattr(response, "usage", None),
+        )
+        passed._hidden_params = response._hidden_params  # LiteLLM's own: costs and its headers
+        return passed
 
     async def async_post_call_streaming_iterator_hook(
         self, user_api_key_dict: Any, response: Any, request_data: dict[str, Any]
@@ -293,7 +302,7 @@ def _request_id(data: Mapping[str, Any]) -> str:
     return secrets.token_hex(12)
 
 
-def _of_choice(events: list[Event], index: int) -> tuple[str, list[dict[str, Any]], str]:
+def _choice(events: list[Event], index: int) -> Choices:
     words, tools, reason = "", [], "content_filter"
     for event in events:
         if isinstance(event, Words) and event.choice == index:
@@ -302,7 +311,8 @@ def _of_choice(events: list[Event], index: int) -> tuple[str, list[dict[str, Any
             tools += [call.wire() for call in event.calls]
         elif isinstance(event, End) and event.choice == index:
             reason = event.reason
-    return words, tools, reason
+    message = Message(content=words, tool_calls=tools or None)
+    return Choices(index=index, finish_reason=reason, message=message)
 
 
 def _delta(event: Event) -> tuple[dict[str, Any] | None, str | None]:

@@ -13,6 +13,21 @@ from kidrails_guard.proxy.records import Records, smtp_from_environment
 from kidrails_guard.types import AgeBand
 
 _ENVIRONMENT: Final = "os.environ/"
+_DISCARDING: Final = ("run_in_parallel", "scan_raw_request")
+
+
+def refuse_discarding(options: Mapping[str, Any]) -> None:
+    """Refuse those of LiteLLM's own options that make it ignore what a guardrail changes.
+
+    Raises:
+        UsageError: one of them is on.
+    """
+    for name in _DISCARDING:
+        if options.get(name):
+            raise UsageError(
+                f"litellm_params.{name}: LiteLLM throws away what such a guardrail changes, so "
+                "unchecked words would pass; leave it out"
+            )
 
 
 def _listed(value: Any) -> Any:

@@ -29,7 +29,7 @@ pytest.importorskip("litellm", reason="run: make test (installs litellm 1.106.2)
 
 from fastapi import HTTPException
 from litellm.integrations.custom_guardrail import CustomGuardrail, ModifyResponseException
-from litellm.types.utils import Delta, ModelResponseStream, StreamingChoices
+from litellm.types.utils import Delta, ModelResponse, ModelResponseStream, StreamingChoices
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -438,6 +438,35 @@ async def test_what_does_not_pass_is_left_out_of_litellms_request_too() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:pydantic")  # LiteLLM's types, on first use
+@pytest.mark.parametrize("said", [BAD, GOOD])
+async def test_nothing_leaves_beside_what_was_checked(said: str) -> None:
+    guarded = guardrail()
+    ask = [{"role": "user", "content": "why do wolves hunt"}]
+    data = {"model": "m", "messages": ask, "logprobs": True}
+    await guarded.async_pre_call_hook(None, None, data, "acompletion")
+    link = {"title": BAD, "url": "https://a.test", "start_index": 0, "end_index": 1}
+    message = {
+        "role": "assistant", "content": said, "reasoning": BAD, "reasoning_content": BAD,
+        "function_call": {"name": "say", "arguments": BAD},
+        "annotations": [{"type": "url_citation", "url_citation": link}],
+    }  # fmt: skip
+    token = {"token": BAD, "logprob": -0.1, "bytes": None, "top_logprobs": []}
+    choice = {"index": 0, "finish_reason": "stop", "message": message}
+    usage = {"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 10}
+    answer = ModelResponse(
+        id="c1", created=1, model="m", usage=usage, citations=[BAD],
+        choices=[choice | {"logprobs": {"content": [token]}}],
+    )  # fmt: skip
+    answer._hidden_params = {"response_cost": 1.0}
+    passed = await guarded.async_post_call_success_hook(data, None, answer)
+    assert "secret" not in passed.model_dump_json()
+    assert (passed.choices[0].message.content == said) is (said == GOOD)
+    assert (passed.id, passed.created, passed.model) == ("c1", 1, "m")
+    assert passed.usage.total_tokens == 10
+    assert passed._hidden_params == {"response_cost": 1.0}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:pydantic")  # LiteLLM's types, on first use
 async def test_a_caller_who_leaves_is_written_down(tmp_path: Path) -> None:
     guarded = guardrail(audit=str(tmp_path))
     data = {"model": "m", "messages": [{"role": "user", "content": "hello"}], "stream": True}
@@ -467,6 +496,8 @@ async def test_a_caller_who_leaves_is_written_down(tmp_path: Path) -> None:
         ({"alert_webhook": ["os.environ/KIDRAILS_UNSET"]}, "KIDRAILS_UNSET is not set"),
         ({"alert_webhook": "http://["}, "IPv6"),
         ({"event_hook": "during_call"}, "during_call"),
+        ({"run_in_parallel": True}, "run_in_parallel: LiteLLM throws away"),
+        ({"scan_raw_request": True}, "scan_raw_request: LiteLLM throws away"),
     ],
 )
 def test_a_wrong_option_stops_litellm(options: dict[str, object], problem: str) -> None:
