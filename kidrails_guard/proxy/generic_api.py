@@ -15,8 +15,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from kidrails_guard.answers import load_answers
-from kidrails_guard.proxy.instructions import judge_instructions
+from kidrails_guard.guard import Guard
+from kidrails_guard.proxy.instructions import judge_instructions, without_words
 from kidrails_guard.proxy.intake import ANSWERED, LEFT_OUT
+from kidrails_guard.proxy.jsontext import checked_text, judge_json, strings_of
 from kidrails_guard.proxy.problems import bad_field
 from kidrails_guard.proxy.records import Recorder
 from kidrails_guard.proxy.samples import Key, Samples
@@ -67,25 +69,22 @@ class GenericGuardrail:
         Raises:
             Problem: the request is not of LiteLLM's form, or it must be written down and cannot.
         """
-        tenant, band = recorder.tenant, recorder.band
+        tenant = recorder.tenant
         texts = body.get("texts") or []
         if not isinstance(texts, list) or len(texts) > _MOST_TEXTS or not all(
             isinstance(text, str) for text in texts
         ):  # fmt: skip
             raise bad_field("texts", f"must be a list of at most {_MOST_TEXTS} texts")
         if body.get("images") and not tenant.guard.policy.allow_images:
-            return _blocked(load_answers(tenant.guard.policy.locale).notice(
-                "unchecked", band, seed="images"
-            ))  # fmt: skip
+            return _unchecked(recorder, "images")
         texts = [clean_surrogates(text) for text in texts]
         # LiteLLM lets its callers choose it, so it tells calls of one tenant apart and no more.
         key = (tenant.name, str(body.get("litellm_call_id") or "")[:128])
-        kind = body.get("input_type")
+        kind, arguments = body.get("input_type"), _arguments(body.get("tool_calls"))
         if kind == "request":
             messages = _messages(texts, body.get("structured_messages"))
-            return await self._request(messages, key, recorder)
+            return await self._request(messages, arguments, body.get("tools"), key, recorder)
         if kind == "response":
-            arguments = _arguments(body.get("tool_calls"))
             return await self._response(texts, arguments, key, recorder)
         raise bad_field("input_type", "must be request or response")
 
@@ -94,7 +93,12 @@ class GenericGuardrail:
         await self._samples.close()
 
     async def _request(
-        self, messages: list[Message], key: Key, recorder: Recorder
+        self,
+        messages: list[Message],
+        arguments: list[str],
+        tools: Any,
+        key: Key,
+        recorder: Recorder,
     ) -> dict[str, Any]:
         guard, band = recorder.tenant.guard, recorder.band
         last_reply = max((i for i, m in enumerate(messages) if m.role == "assistant"), default=-1)
@@ -127,6 +131,14 @@ class GenericGuardrail:
         await recorder.write(event, needed=not now.action.answers)
         if now.action.answers:
             return _blocked(guard.answer(now, band, seed=words))
+        for text in arguments:  # of earlier tool calls; LiteLLM takes no others from us
+            earlier = await guard.check_output(checked_text(text), band=band)
+            if earlier.action.answers:
+                await recorder.write(recorder.event(text, earlier, withheld=len(text)))
+                return _blocked(guard.answer(earlier, band, seed=words))
+        passed = await _passing_tools(tools, guard, band)
+        if tools and not passed:  # an empty list means "as they were" to LiteLLM
+            return _unchecked(recorder, "tools")
         strict = now.action is Action.CARE
         self._keep(key, _Asked(Conversation(tuple(seen)), strict, recorder.request_id))
         # The first system message takes our prompt in front; without one, LiteLLM offers no place.
@@ -134,8 +146,9 @@ class GenericGuardrail:
             if message.role in {"system", "developer"}:
                 shown[i] = guard.system_prompt(band, now) + "\n\n" + shown[i]
                 break
-        changed = shown != [m.content for m in messages]
-        return {"action": "GUARDRAIL_INTERVENED" if changed else "NONE", "texts": shown}
+        fewer = {"tools": passed} if passed != (tools or []) else {}
+        changed = fewer or shown != [m.content for m in messages]
+        return {"action": "GUARDRAIL_INTERVENED" if changed else "NONE", "texts": shown, **fewer}
 
     async def _response(
         self,
@@ -149,7 +162,7 @@ class GenericGuardrail:
         recorder = replace(recorder, request_id=asked.request_id)
         guard = tenant.guard
         for text in arguments:
-            judged = await judge_reply(
+            judged = await judge_json(
                 guard, text, asked.conversation, band=band, strict=asked.strict
             )
             if judged.verdict.action.answers:
@@ -176,6 +189,18 @@ class GenericGuardrail:
             self._calls[key] = asked
             while len(self._calls) > _MOST_CALLS:
                 self._calls.popitem(last=False)
+
+
+async def _passing_tools(tools: Any, guard: Guard, band: AgeBand) -> list[Any]:
+    """Return the tools that pass, without what is there to be read where that is needed."""
+    passed = []
+    for tool in tools if isinstance(tools, list) else []:
+        for form in (tool, without_words(tool)):
+            verdict = await judge_instructions(guard, "\n".join(strings_of(form)), band)
+            if not verdict.action.answers:
+                passed.append(form)
+                break
+    return passed
 
 
 async def _so_far(
@@ -214,6 +239,11 @@ async def _so_far(
 
 def _ended(passed: str, words: str) -> str:
     return f"{passed.rstrip()} {words}".strip()
+
+
+def _unchecked(recorder: Recorder, kind: str) -> dict[str, Any]:
+    answers = load_answers(recorder.tenant.guard.policy.locale)
+    return _blocked(answers.notice("unchecked", recorder.band, seed=kind))
 
 
 def _blocked(words: str) -> dict[str, Any]:

@@ -35,29 +35,29 @@ async def judge_instructions(guard: Guard, text: str, band: AgeBand) -> Verdict:
 
 def tool_forms(tool: Tool) -> Iterator[tuple[Tool, str]]:
     """Give forms of a tool, each with all that it says, the fullest first."""
-    plain = replace(tool, description="", parameters=_without_words(tool.parameters))
+    plain = replace(tool, description="", parameters=without_words(tool.parameters))
     for form in (tool, plain):
         yield form, "\n".join([form.name, form.description, *strings_of(form.parameters)])
 
 
 def format_forms(asked: Format) -> Iterator[tuple[Format, str]]:
     """Give forms of a reply's format, each with all that it says, the fullest first."""
-    for form in (asked, replace(asked, schema=_without_words(asked.schema))):
+    for form in (asked, replace(asked, schema=without_words(asked.schema))):
         if form.schema is not None:
             yield form, "\n".join([form.name, *strings_of(form.schema)])
     yield Format(), ""
 
 
-def _without_words(schema: Any) -> Any:
+def without_words(schema: Any) -> Any:
     """Return a JSON schema without what is there to be read and changes nothing."""
     if isinstance(schema, dict):
         return {
-            key: _without_words(value)
+            key: without_words(value)
             for key, value in schema.items()
             if key not in _IN_WORDS or not isinstance(value, str)
         }
     if isinstance(schema, list):
-        return [_without_words(value) for value in schema]
+        return [without_words(value) for value in schema]
     return schema
 
 

@@ -77,3 +77,32 @@ async def test_a_reply_that_cannot_be_written_is_counted(monkeypatch) -> None:
     async with proxy.app.router.lifespan_context(proxy.app):
         await asked(proxy, "response", "Wolves run.")
     assert proxy.ledger.failures == ["audit"]
+
+
+def calling(arguments: str) -> dict:
+    function = {"name": "look", "arguments": arguments}
+    return {"tool_calls": [{"id": "1", "type": "function", "function": function}]}
+
+
+@pytest.mark.parametrize("kind", ["request", "response"])
+async def test_arguments_are_checked_as_they_will_be_read(kind: str) -> None:
+    proxy = Proxied()
+    for arguments in ('{"q":"zorblat"}', r'{"q":"\u007aorbl\u0061t"}', r'{"\u007aorblat":1}'):
+        answer = await asked(proxy, kind, "Hello.", **calling(arguments))
+        assert answer["action"] == "BLOCKED", arguments
+        assert proxy.ledger.events[-1].verdict.action is Action.REFUSE
+    calm = await asked(proxy, kind, "Hello.", **calling(r'{"q":"\u0077olves"}'))
+    assert calm["action"] == "NONE"
+
+
+async def test_tools_pass_without_their_descriptions_or_not_at_all() -> None:
+    def tool(name: str, says: str = "") -> dict:
+        return {"type": "function", "function": {"name": name, "description": says}}
+
+    proxy = Proxied()
+    calm, told, bad = tool("look", "Looks."), tool("say", "A zorblat."), tool("zorblat")
+    assert await asked(proxy, "request", "hi", tools=[calm]) == {"action": "NONE", "texts": ["hi"]}
+    answer = await asked(proxy, "request", "hi", tools=[calm, told, bad])
+    assert answer["action"] == "GUARDRAIL_INTERVENED"
+    assert answer["tools"] == [calm, {"type": "function", "function": {"name": "say"}}]
+    assert (await asked(proxy, "request", "hi", tools=[bad]))["action"] == "BLOCKED"
