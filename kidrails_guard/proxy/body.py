@@ -29,9 +29,9 @@ async def read_body(
         Problem: too large, too slow, or not plain JSON by its headers.
         CallerLeft: the connection closed before the end.
     """
-    kind = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
-        # Also keeps web pages out, which may post text/plain anywhere without asking.
+        # Also keeps web pages out, which may post plain text, or bytes without a type, anywhere.
         raise Problem(
             415,
             "unsupported_media_type",

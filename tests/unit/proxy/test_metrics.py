@@ -77,7 +77,8 @@ async def hostile(proxy: Proxied) -> None:
     await proxy.http.get("/v1/models/zorblat")
     await proxy.post("/v1/completions", {"model": "zorblat", "prompt": "zorblat"})
     await proxy.post("/v1/moderations", {"input": "zorblat"})
-    await proxy.http.post("/v1/chat/completions", content=b"zorblat")
+    kind = {"content-type": "application/json"}
+    await proxy.http.post("/v1/chat/completions", content=b"zorblat", headers=kind)
 
 
 async def test_labels_come_from_closed_sets_and_hold_no_words() -> None:
