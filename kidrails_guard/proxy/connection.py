@@ -24,7 +24,7 @@ class BoundedConnection(H11Protocol):
 
     Attributes:
         headers_within_s: from the first byte of a request (of a new connection, from its
-            beginning) to the end of its headers.
+            beginning) to the end of its headers; also for a body whose request has been answered.
         read_within_s: for a caller to take anything at all of what is written to it.
     """
 
@@ -35,7 +35,6 @@ class BoundedConnection(H11Protocol):
         super().__init__(*args, **more)
         self._headers_timer: asyncio.TimerHandle | None = None
         self._reading_timer: asyncio.TimerHandle | None = None
-        self._heard = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
@@ -44,10 +43,10 @@ class BoundedConnection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what the caller sends; the wait ends when the headers are complete."""
-        self._heard = True
         super().data_received(data)
         between = self.cycle is None or self.cycle.response_complete
-        if not (between and self.conn.their_state is h11.IDLE):
+        # A body that comes behind its answer, as after a wrong key, has no more time than headers.
+        if not between:
             self._stop_waiting()
         elif self._headers_timer is None:
             self._headers_timer = self.loop.call_later(self.headers_within_s, self._headers_missing)
@@ -79,7 +78,7 @@ class BoundedConnection(H11Protocol):
         self._headers_timer = None
         if self.transport.is_closing():
             return
-        if self._heard and self.conn.our_state is h11.IDLE:
+        if self.conn.our_state is h11.IDLE and self.conn.trailing_data[0]:  # half of a request
             self.transport.write(self._too_slow())
         self.transport.close()
 

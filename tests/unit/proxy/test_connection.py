@@ -94,6 +94,29 @@ def test_a_kept_connection_may_rest_but_not_begin_and_stop(url: str) -> None:
         assert everything(client).startswith(b"HTTP/1.1 408")
 
 
+def test_a_body_behind_its_answer_holds_no_connection_open(url: str) -> None:
+    with connect(url) as client:
+        client.sendall(b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
+        assert client.recv(65_536).startswith(b"HTTP/1.1 404")
+        client.sendall(b"x")
+        assert everything(client) == b""
+
+
+def test_a_connection_that_rests_is_told_nothing(url: str) -> None:
+    # A client that asks again would take it for the answer to its new request.
+    with connect(url) as client:
+        client.sendall(b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n")
+        assert client.recv(65_536).startswith(b"HTTP/1.1 404")
+        client.sendall(b"{}")
+        time.sleep(0.1)
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert client.recv(65_536).startswith(b"HTTP/1.1 200")
+        client.sendall(b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n")
+        assert client.recv(65_536).startswith(b"HTTP/1.1 404")
+        client.sendall(b"{}")
+        assert everything(client) == b""
+
+
 def test_a_slow_answer_is_not_a_slow_caller() -> None:
     says = Says(*CALM, pause_s=0.01)
     with served(says.app) as model, served(proxy(Ledger(), model), http=Quick) as base:
