@@ -204,6 +204,13 @@ class Exchange:
             note = self._why(error)
             for choice in open_choices.values():
                 data += b"".join(map(writer.write, choice.interrupt()))
+        except GeneratorExit:
+            # Cut off at the server's end, with a caller that does not read.
+            for choice in open_choices.values():
+                choice.interrupt()
+            note = self._why(reply.error or CallerLeft())
+            await self._recorder.replies(reply.choices, note, streamed=True)
+            raise
         finally:
             service.open_streams.discard(reply)
             service.meter.streams(-1)

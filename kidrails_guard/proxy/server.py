@@ -84,6 +84,8 @@ def drain_on_signal(service: Service) -> None:
                 then(number, frame)
 
         signal.signal(number, handle)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # it would cut streams and records off
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
 
 
 def worker_app() -> Starlette:

@@ -60,7 +60,8 @@ def test_a_model_server_that_is_killed_and_comes_back() -> None:
 
 
 @pytest.mark.slow
-def test_a_stop_signal_ends_open_streams_kindly(tmp_path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_stop_signal_ends_open_streams_kindly(tmp_path, number: int) -> None:
     upstream, port = free_port(), free_port()
     more = ["--shutdown-seconds", "1", "--policy", quick_policy(tmp_path)]
     more += ["--log-format", "json", "--log-level", "info"]
@@ -70,7 +71,7 @@ def test_a_stop_signal_ends_open_streams_kindly(tmp_path) -> None:
         for listener in listeners:
             listener.start()
         wait_until(lambda: all(len(x.text) > 30 for x in listeners), what="first words")
-        guard.terminate()
+        guard.send_signal(number)
         for listener in listeners:
             listener.join(30)
         out, err = guard.communicate(timeout=30)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -448,6 +449,38 @@ async def test_open_streams_end_kindly_when_the_server_stops() -> None:
     streamed = await asking
     assert streamed.text().endswith(INTERRUPTED)
     assert proxy.ledger.events[1].note == "shutdown"
+
+
+async def test_a_reply_that_nobody_reads_is_recorded_when_the_server_stops() -> None:
+    async def endless():
+        while True:
+            yield chunk({"content": "Wolves howl all night long, they do. "})
+            await asyncio.sleep(0.001)
+
+    proxy = Proxied(Scripted(endless), settings={"shutdown_s": 0.0})
+    service, stuck = proxy.app.state.service, asyncio.Event()
+    call = chat_call({"model": "m", "messages": [{"role": "user", "content": "hi"}]},
+                     allow_images=False)  # fmt: skip
+    call = replace(call, stream=True)
+    caller = Caller(OneTenant(planted_guard()).tenant, AgeBand.EARLY, "r1")
+    response = await Exchange(service, caller, call, ChatWriter(call, "r1")).answer(lambda _: None)
+
+    async def send(message):
+        if b"Wolves" in message.get("body", b""):
+            stuck.set()
+            await asyncio.sleep(60)  # the caller takes nothing
+
+    sending = asyncio.create_task(response({}, asyncio.Event().wait, send))
+    await stuck.wait()
+    service.drain()
+    await asyncio.sleep(0.01)
+    sending.cancel()  # as the server does once its patience has ended
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    _, said = proxy.ledger.events
+    assert (said.note, said.streamed) == ("shutdown", True)
+    assert said.withheld_characters < len(said.text)
+    assert proxy.ledger.open_streams == 0
 
 
 async def test_a_caller_who_leaves_closes_the_upstream_and_is_recorded() -> None:
