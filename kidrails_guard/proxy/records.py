@@ -134,15 +134,19 @@ class Records:
                 "--alert-email: set KIDRAILS_SMTP_HOST and KIDRAILS_SMTP_FROM (and, where "
                 "needed, KIDRAILS_SMTP_PORT, _USER, _PASSWORD)"
             )
-        mail = Email(
-            host=smtp.host,
-            sender=smtp.sender,
-            to=self.emails,
-            port=smtp.port,
-            user=smtp.user,
-            password=smtp.password,
-        )
-        return [*hooks, mail]
+        # A mail each: a server that refuses one of several addresses does not say so by an error.
+        mails = [
+            Email(
+                host=smtp.host,
+                sender=smtp.sender,
+                to=(address,),
+                port=smtp.port,
+                user=smtp.user,
+                password=smtp.password,
+            )
+            for address in self.emails
+        ]
+        return [*hooks, *mails]
 
 
 async def tend(audit: AuditSink) -> None:

@@ -6,10 +6,12 @@ import argparse
 import contextlib
 import json
 import re
+import smtplib
 import socketserver
 import ssl
 import threading
 from collections.abc import Iterator
+from email.message import EmailMessage
 
 import httpx
 import pytest
@@ -21,6 +23,7 @@ from kidrails_guard.commands import serve
 from kidrails_guard.errors import UsageError
 from kidrails_guard.notifiers import Email, Webhook
 from kidrails_guard.proxy.deployment import Deployment
+from kidrails_guard.proxy.records import Smtp
 from kidrails_guard.proxy.settings import Settings
 
 _parser = argparse.ArgumentParser()
@@ -194,3 +197,31 @@ async def test_an_email_arrives_over_real_smtp() -> None:
         await mail.send(ALERT)
     assert "a child needs a grown-up now" in mails[0].replace("\r\n ", " ")
     assert "request_id: r1" in mails[0]
+
+
+async def test_an_address_that_is_refused_is_noticed_beside_one_that_is_not(monkeypatch) -> None:
+    class Server:
+        """Refuses one address; like smtplib, raises where it has refused all."""
+
+        def __init__(self, *_: object, **__: object) -> None: ...
+        def __enter__(self) -> Server:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+        def starttls(self, **_: object) -> None: ...
+        def send_message(self, message: EmailMessage) -> dict[str, tuple[int, bytes]]:
+            refused = {to: (550, b"") for to in message["To"].split(", ") if "gone" in to}
+            if len(refused) == len(message["To"].split(", ")):
+                raise smtplib.SMTPRecipientsRefused(refused)
+            return refused
+
+    monkeypatch.setattr(smtplib, "SMTP", Server)
+    given = Deployment(
+        Settings("http://u.test"),
+        emails=("here@b.test", "gone@b.test"),
+        smtp=Smtp("mail.test", "a@b.test"),
+    )
+    here, gone = given.notifiers()
+    await here.send(ALERT)
+    with pytest.raises(smtplib.SMTPRecipientsRefused):
+        await gone.send(ALERT)
