@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -125,7 +126,7 @@ class KeyedTenants:
             bucket = self._buckets[entry.id] = _Bucket(per_minute, self.clock())
         wait = bucket.take(self.clock())
         if wait > 0:
-            seconds = max(1, round(wait))
+            seconds = math.ceil(wait)  # who comes a moment earlier is refused once more
             raise Rejected(429, "rate_limit_exceeded", f"more than {per_minute} requests a minute "
                            f"for {entry.name!r}; try again in {seconds} s",
                            retry_after_seconds=seconds)  # fmt: skip
