@@ -37,18 +37,21 @@ CATEGORIES: Final[dict[str, frozenset[Hazard]]] = {
 
 
 def read_inputs(value: Any) -> list[str]:
-    """Return the texts to look at.
+    """Return the texts to look at; of parts, as for several kinds of content, one text.
 
     Raises:
         Problem: names what is accepted.
     """
     texts: list[str] = []
-    for entry in value if isinstance(value, list) else [value]:
+    entries = value if isinstance(value, list) else [value]
+    for entry in entries:
         if isinstance(entry, dict) and entry.get("type") == "text":
             entry = entry.get("text")
         if not isinstance(entry, str):
             raise bad_field("input", "must be a text, or a list of texts; images cannot be checked")
         texts.append(clean_surrogates(entry))
+    if texts and all(isinstance(entry, dict) for entry in entries):
+        texts = ["\n".join(texts)]
     if not 1 <= len(texts) <= MOST_INPUTS:
         raise bad_field("input", f"must hold 1 to {MOST_INPUTS} texts")
     return texts

@@ -251,9 +251,10 @@ async def test_moderations_have_openais_shape_and_our_verdict() -> None:
         "hazards": ["K03"],
         "failed": [],
     }
-    parts = [{"type": "text", "text": "i want to vanish"}]
+    parts = [{"type": "text", "text": text} for text in ("hello", "i want to", "vanish")]
     response = await proxy.post("/v1/moderations", {"input": parts})
-    assert response.json()["results"][0]["categories"]["self-harm/intent"]
+    (result,) = response.json()["results"]  # as OpenAI's: parts are one input
+    assert result["categories"]["self-harm/intent"]
     for wrong in (None, 5, [], ["x"] * 33, [{"type": "image_url"}]):
         response = await proxy.post("/v1/moderations", {"input": wrong})
         assert problem(response)["param"] == "input"
