@@ -28,6 +28,8 @@ class MonthCounts:
 
     Attributes:
         month: ``2026-11``.
+        first_day: of it that the log holds a line of, ``2026-11-05``.
+        last_day: likewise.
         messages: children's messages that were checked.
         replies: models' replies that were checked.
         actions: action to number, over both.
@@ -38,6 +40,8 @@ class MonthCounts:
     """
 
     month: str
+    first_day: str
+    last_day: str
     messages: int
     replies: int
     actions: dict[str, int]
@@ -60,6 +64,8 @@ def _count(month: str, rows: list[AuditRecord]) -> MonthCounts:
     hazards = Counter(r.hazard for r in rows if r.hazard != Hazard.BENIGN)
     return MonthCounts(
         month=month,
+        first_day=min(r.time for r in rows)[:10],
+        last_day=max(r.time for r in rows)[:10],
         messages=sum(r.stage == "input" for r in rows),
         replies=sum(r.stage == "output" for r in rows),
         actions={a.label: actions.get(a.label, 0) for a in Action},
@@ -108,6 +114,7 @@ def to_markdown(months: list[MonthCounts]) -> str:
         "that they cannot be worked out from the others, the totals of such a month are rounded "
         "and the other crisis hazard is not shown.",
         "",
+        *_held(months),
         "| month | messages | replies | " + " | ".join(a.label for a in Action)
         + " | crisis referrals | failed checks |",
         "|---" * (5 + len(Action)) + "|",
@@ -131,6 +138,17 @@ def to_markdown(months: list[MonthCounts]) -> str:
                 shown = published(number)
             lines.append(f"| {m.month} | {hazard} {hazard.label} | {shown} |")
     return "\n".join(lines) + "\n"
+
+
+def _held(months: list[MonthCounts]) -> list[str]:
+    """Return which days the log holds: retention may have deleted a month's beginning."""
+    if not months:
+        return []
+    days = f"{months[0].first_day} to {months[-1].last_day}"
+    return [
+        f"The log holds {days} (UTC). Of a month that is not whole in it, a part is counted.",
+        "",
+    ]
 
 
 def draw(months: list[MonthCounts], path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kidrails_guard.audit import AuditRecord
 from kidrails_guard.transparency import (
     MonthCounts,
@@ -31,6 +33,13 @@ def test_counts_by_month_and_hides_small_crisis_numbers() -> None:
     assert "fewer than 5" in text.split("2026-10 |")[1].splitlines()[0]
     assert "| 7 |" in text
     assert [published(n) for n in (0, 1, 4, 5)] == ["0", "fewer than 5", "fewer than 5", "5"]
+
+
+def test_says_which_days_are_counted() -> None:
+    rows = [replace(record("2026-11", "allow", "K00"), time=f"2026-11-{day}T10:00:00+00:00")
+            for day in (29, 12)]  # fmt: skip
+    months = count_by_month([*rows, record("2027-01", "allow", "K00")])
+    assert "The log holds 2026-11-12 to 2027-01-03 (UTC)." in to_markdown(months)
 
 
 def month(*rows: AuditRecord) -> MonthCounts:
