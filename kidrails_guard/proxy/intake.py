@@ -150,7 +150,7 @@ class Intake:
             else:
                 turn, message = self._as_read(turn, verdict)
                 seen.append(message)
-            turns.append(turn)
+            turns.append(await self._named(turn))
         text = "\n".join(part.text for part in said)
         now = merge_all(part.verdict for part in said)
         whole = now
@@ -193,6 +193,8 @@ class Intake:
             body["n"] = call.count
         if call.logprobs:
             body["logprobs"] = True
+        if not tools:  # OpenAI refuses it then
+            body.pop("parallel_tool_calls", None)
         return Prepared(now, text, conversation, body, masked, names, asked, self._kinds_left_out())
 
     def _kinds_left_out(self) -> tuple[str, ...]:
@@ -217,6 +219,14 @@ class Intake:
         self._left_out.add(turn.role)
         calls = tuple(replace(c, arguments="{}") for c in turn.tool_calls)
         return replace(turn, text=LEFT_OUT, tool_calls=calls), Message(turn.role, LEFT_OUT)
+
+    async def _named(self, turn: Turn) -> Turn:
+        """Return a turn without the names of called tools that do not pass."""
+        calls = [
+            call if await self._passes("tools", call.name) else replace(call, name="left_out")
+            for call in turn.tool_calls
+        ]
+        return replace(turn, tool_calls=tuple(calls)) if calls else turn
 
     async def _judge(self, turn: Turn, before: tuple[Message, ...], key: bytes) -> Verdict:
         """Return the verdict on one turn, remembered or new."""

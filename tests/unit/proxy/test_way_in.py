@@ -243,6 +243,34 @@ async def test_arguments_of_earlier_tool_calls_are_checked_as_they_will_be_read(
     assert proxy.asked["messages"][2]["tool_calls"][0]["function"]["arguments"] == "{}"
 
 
+async def test_the_name_of_an_earlier_tool_call_is_checked_like_a_tools_own() -> None:
+    proxy = Proxied()
+    calls = [
+        {"id": name, "type": "function", "function": {"name": name, "arguments": '{"q": 1}'}}
+        for name in ("look", "zorblat")
+    ]
+    messages = [
+        {"role": "user", "content": "go on"},
+        {"role": "assistant", "content": None, "tool_calls": calls},
+        {"role": "tool", "tool_call_id": "look", "content": "ok"},
+    ]
+    response = await proxy.chat(messages=messages)
+    asked = [call["function"] for call in proxy.asked["messages"][2]["tool_calls"]]
+    assert [function["name"] for function in asked] == ["look", "left_out"]
+    assert {function["arguments"] for function in asked} == {'{"q": 1}'}
+    assert response.headers["x-kidrails-left-out"] == "tools"
+
+
+async def test_what_belongs_to_tools_alone_goes_with_the_last_of_them() -> None:
+    proxy = Proxied()
+    for name, kept in (("look", True), ("zorblat", False)):
+        tool = {"type": "function", "function": {"name": name}}
+        more = {"tool_choice": "required", "parallel_tool_calls": False}
+        assert (await proxy.chat("hello", tools=[tool], **more)).status_code == 200
+        for field in ("tools", *more):
+            assert (field in proxy.asked) is kept, field
+
+
 async def test_what_a_tool_or_schema_says_in_words_is_checked() -> None:
     proxy = Proxied()
     parameters = {
