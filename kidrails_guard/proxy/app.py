@@ -183,9 +183,15 @@ class Proxy:
         return value
 
     async def _exchange(
-        self, caller: Caller, call: Call, writer: Writer, finished: Callable[[int], None]
+        self,
+        request: Request,
+        caller: Caller,
+        call: Call,
+        writer: Writer,
+        finished: Callable[[int], None],
     ) -> Response:
-        return await Exchange(self.service, caller, call, writer).answer(finished)
+        exchange = Exchange(self.service, caller, call, writer)
+        return await exchange.answer(finished, request.receive)
 
     async def chat(
         self, request: Request, request_id: str, finished: Callable[[int], None]
@@ -194,7 +200,7 @@ class Proxy:
         caller, body = await self._opened(request, request_id)
         policy, more = caller.tenant.guard.policy, self.service.settings.pass_fields
         call = chat_call(body, allow_images=policy.allow_images, more=more)
-        return await self._exchange(caller, call, ChatWriter(call, request_id), finished)
+        return await self._exchange(request, caller, call, ChatWriter(call, request_id), finished)
 
     async def completions(
         self, request: Request, request_id: str, finished: Callable[[int], None]
@@ -202,7 +208,9 @@ class Proxy:
         """Answer ``POST /v1/completions``."""
         caller, body = await self._opened(request, request_id)
         call = completions_call(body, more=self.service.settings.pass_fields)
-        return await self._exchange(caller, call, CompletionsWriter(call, request_id), finished)
+        return await self._exchange(
+            request, caller, call, CompletionsWriter(call, request_id), finished
+        )
 
     async def responses(
         self, request: Request, request_id: str, finished: Callable[[int], None]
@@ -211,7 +219,9 @@ class Proxy:
         caller, body = await self._opened(request, request_id)
         policy, more = caller.tenant.guard.policy, self.service.settings.pass_fields
         call = responses_call(body, allow_images=policy.allow_images, more=more)
-        return await self._exchange(caller, call, ResponsesWriter(call, request_id), finished)
+        return await self._exchange(
+            request, caller, call, ResponsesWriter(call, request_id), finished
+        )
 
     async def embeddings(
         self, request: Request, request_id: str, finished: Callable[[int], None]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from starlette.types import Receive
@@ -18,6 +19,37 @@ DEEPEST: Final = 40
 
 class CallerLeft(Exception):
     """The caller closed the connection."""
+
+
+@asynccontextmanager
+async def while_caller_waits(receive: Receive) -> AsyncIterator[None]:
+    """Stop what the block waits for when the caller closes the connection.
+
+    Args:
+        receive: of the request, whose body has been read.
+
+    Raises:
+        CallerLeft: the caller left before the block's end.
+    """
+    task, left = asyncio.current_task(), False
+    assert task is not None
+
+    async def watch() -> None:
+        nonlocal left
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        left = True
+        task.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not left or task.uncancel():
+            raise
+        raise CallerLeft from None
+    finally:
+        watcher.cancel()
 
 
 async def read_body(

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from starlette.responses import Response
+from starlette.types import Receive
 
-from kidrails_guard.proxy.body import CallerLeft
+from kidrails_guard.proxy.body import CallerLeft, while_caller_waits
 from kidrails_guard.proxy.call import Call
 from kidrails_guard.proxy.choice import Choice, Context
 from kidrails_guard.proxy.event_stream import EventStream
@@ -113,11 +114,16 @@ class Exchange:
             session=caller.session,
         )
 
-    async def answer(self, finished: Callable[[int], None]) -> Response:
-        """Return the response; ``finished`` is told the status at its end.
+    async def answer(self, finished: Callable[[int], None], receive: Receive) -> Response:
+        """Return the response.
+
+        Args:
+            finished: told the status at the response's end.
+            receive: tells whether the caller is still there.
 
         Raises:
             Problem: there is no answer; nothing has been sent.
+            CallerLeft: nobody waits for one.
         """
         service, caller, call = self._service, self._caller, self._call
         intake = Intake(caller.tenant, caller.band, service.memory, service.gate)
@@ -144,8 +150,9 @@ class Exchange:
                 return self._whole(events, headers, finished)
             return EventStream(self._written(events), headers, finished)
         if call.stream:
-            return await self._streamed(context, prepared, finished)
-        answer = await service.upstream.chat(prepared.body)
+            return await self._streamed(context, prepared, finished, receive)
+        async with while_caller_waits(receive):
+            answer = await service.upstream.chat(prepared.body)
         reply = WholeReply(context, answer)
         events = await reply.events(service.meter)
         await self._recorder.replies(reply.choices)
@@ -158,10 +165,15 @@ class Exchange:
         return self._whole(events, self._headers(prepared, merged, answered=answered), finished)
 
     async def _streamed(
-        self, context: Context, prepared: Prepared, finished: Callable[[int], None]
+        self,
+        context: Context,
+        prepared: Prepared,
+        finished: Callable[[int], None],
+        receive: Receive,
     ) -> Response:
         service = self._service
-        chunks = await service.upstream.chat_stream(self._stream_body(prepared.body))
+        async with while_caller_waits(receive):  # some servers read long before they say anything
+            chunks = await service.upstream.chat_stream(self._stream_body(prepared.body))
         reply = StreamedReply(
             context, chunks, meter=service.meter, heartbeat_s=service.settings.heartbeat_s
         )

@@ -463,14 +463,18 @@ async def test_a_reply_that_nobody_reads_is_recorded_when_the_server_stops() -> 
                      allow_images=False)  # fmt: skip
     call = replace(call, stream=True)
     caller = Caller(OneTenant(planted_guard()).tenant, AgeBand.EARLY, "r1")
-    response = await Exchange(service, caller, call, ChatWriter(call, "r1")).answer(lambda _: None)
+    exchange, waiting = (
+        Exchange(service, caller, call, ChatWriter(call, "r1")),
+        asyncio.Event().wait,
+    )
+    response = await exchange.answer(lambda _: None, waiting)
 
     async def send(message):
         if b"Wolves" in message.get("body", b""):
             stuck.set()
             await asyncio.sleep(60)  # the caller takes nothing
 
-    sending = asyncio.create_task(response({}, asyncio.Event().wait, send))
+    sending = asyncio.create_task(response({}, waiting, send))
     await stuck.wait()
     service.drain()
     await asyncio.sleep(0.01)
@@ -481,6 +485,50 @@ async def test_a_reply_that_nobody_reads_is_recorded_when_the_server_stops() -> 
     assert (said.note, said.streamed) == ("shutdown", True)
     assert said.withheld_characters < len(said.text)
     assert proxy.ledger.open_streams == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_caller_who_gives_up_waiting_closes_the_upstream(stream: bool) -> None:
+    asked, stopped = asyncio.Event(), asyncio.Event()
+
+    class Thinks(Scripted):
+        """Says nothing for long, headers included."""
+
+        async def chat(self, body):
+            asked.set()
+            try:
+                await asyncio.sleep(60)
+            finally:
+                stopped.set()
+
+        chat_stream = chat
+
+    proxy = Proxied(Thinks())
+    body = json.dumps({"model": "m", "stream": stream, "messages": [
+        {"role": "user", "content": "hi"}]}).encode()  # fmt: skip
+    incoming = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive():
+        if incoming:
+            return incoming.pop()
+        await asked.wait()
+        return {"type": "http.disconnect"}
+
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http", "method": "POST", "path": "/v1/chat/completions", "query_string": b"",
+        "headers": [(b"content-type", b"application/json")],
+    }  # fmt: skip
+    async with asyncio.timeout(10):
+        await proxy.app(scope, receive, send)
+    assert stopped.is_set()
+    assert proxy.ledger.requests == [("chat", 499)]
+    assert [event.text for event in proxy.ledger.events] == ["hi"]
+    assert proxy.ledger.failures == []
 
 
 async def test_a_caller_who_leaves_closes_the_upstream_and_is_recorded() -> None:
@@ -497,7 +545,7 @@ async def test_a_caller_who_leaves_closes_the_upstream_and_is_recorded() -> None
     caller = Caller(tenant, AgeBand.EARLY, "r1")
     finished: list[int] = []
     exchange = Exchange(proxy.app.state.service, caller, call, ChatWriter(call, "r1"))
-    response = await exchange.answer(finished.append)
+    response = await exchange.answer(finished.append, asyncio.Event().wait)
     sent = 0
     left = asyncio.Event()
 
