@@ -54,15 +54,17 @@ class RedisSessions:
         self._rest_s, self._clock = rest_s, clock
         self._asked_again_at, self._answers = float("-inf"), True
         try:
-            self._client: Any = redis.Redis.from_url(
+            client: Any = redis.Redis.from_url(
                 url,
                 socket_timeout=timeout_s,
                 socket_connect_timeout=timeout_s,
                 # The package's own tries take up to seconds, with a child waiting.
                 retry=Retry(NoBackoff(), 0),
             )
-        except ValueError as error:
+            client.connection_pool.make_connection()  # opens none, but reads ?options
+        except (ValueError, TypeError) as error:
             raise UsageError(f"sessions: {error}; e.g. redis://localhost:6379/0") from None
+        self._client = client
 
     async def get(self, key: str) -> bytes | None:
         """Return the value, or None where there is none or it has expired.
