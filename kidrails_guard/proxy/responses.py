@@ -108,8 +108,8 @@ def _read_input(value: Any, instructions: Any, *, allow_images: bool) -> tuple[T
             function = {"name": item.get("name"), "arguments": item.get("arguments")}
             call = {"id": item.get("call_id"), "function": function}
             last = messages[-1] if messages else {}
-            if last.get("role") == "assistant" and "tool_calls" in last:
-                last["tool_calls"].append(call)
+            if last.get("role") == "assistant":  # one message: many models take no two in a row
+                last.setdefault("tool_calls", []).append(call)
             else:
                 messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
         elif kind == "function_call_output":

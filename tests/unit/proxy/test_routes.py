@@ -104,6 +104,20 @@ async def test_a_responses_items_are_turns() -> None:
     assert "zorblat" not in json.dumps(proxy.asked)
 
 
+async def test_words_before_a_function_call_are_one_message_with_it() -> None:
+    proxy = Proxied()
+    items = [
+        {"role": "user", "content": "look it up"},
+        {"type": "message", "role": "assistant", "content": "Let me look."},
+        {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c1", "output": "found"},
+    ]
+    assert (await respond(proxy, items)).status_code == 200
+    said = proxy.asked["messages"][2]
+    assert [m["role"] for m in proxy.asked["messages"]] == ["system", "user", "assistant", "tool"]
+    assert (said["content"], said["tool_calls"][0]["id"]) == ("Let me look.", "c1")
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [
