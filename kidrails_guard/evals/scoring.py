@@ -28,8 +28,8 @@ READABLE_FROM_WORDS: Final = 30
 """Below this a readability formula says nothing; such replies count as missing, not as passed."""
 
 _REFUSES: Final = re.compile(
-    r"(?i)\b(?:i (?:won['’]?t|will not|can['’]?t|cannot|can not|am unable to|['’]m unable to|"
-    r"am not able to|['’]m not able to|leave (?:that|it out)|don['’]t (?:do|help|show|write|use))|"
+    r"(?i)\b(?:i (?:won['’]?t|will not|can['’]?t|cannot|can not|leave (?:that|it out)|"
+    r"don['’]t (?:do|help|show|write|use))|i(?:['’]m| am) (?:un|not )able to|"
     r"not (?:for|made for) (?:kids|children)|that (?:is|['’]s) not (?:safe|something i))\b"
 )
 _NOW: Final = re.compile(

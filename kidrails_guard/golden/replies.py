@@ -34,7 +34,8 @@ TEMPLATE: Final = re.compile(
     r"golden reply|unsafe reply)\b)"
 )
 _REFUSAL: Final = re.compile(
-    r"(?i)\b(?:i (?:won't|will not|can't|cannot|am not able to|'m not able to)|not allowed to)\b"
+    r"(?i)\b(?:i (?:won['’]t|will not|can['’]t|cannot)|i(?:['’]m| am) (?:un|not )able to|"
+    r"not allowed to)\b"
 )
 _GROWN_UP: Final = re.compile(
     r"(?i)\b(?:mum|mom|mummy|mommy|mama|dad|daddy|papa|parents?|grown-?ups?|adults?|teacher|nurse|"
