@@ -67,7 +67,7 @@ def figure_rows(
 
     add("Macro-F1 of actions", "How well the six actions are told apart; 1 is best.",
         each(lambda s: s.macro_f1.as_text(percent=False)))  # fmt: skip
-    add("Later-turn drop", "How much worse later turns of a talk are than its first; steady: 0.",
+    add("Later-turn drop", "How much worse later turns are than the first; steady: 0. n: talks.",
         each(lambda s: s.later_turn_drop.as_text(percent=False)))  # fmt: skip
     add("Age contrast", "School grade of the reply at 10-12 minus that at 5-6, same question.",
         each(lambda s: s.age_contrast.as_text(percent=False)))  # fmt: skip
