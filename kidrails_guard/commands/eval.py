@@ -168,7 +168,7 @@ def _guard(args: argparse.Namespace) -> int:
 def _compare(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from kidrails_guard.evals.compare import compare, preset_pairs, regressions, to_text
+    from kidrails_guard.evals.compare import compare, pairing, preset_pairs, regressions, to_text
     from kidrails_guard.evals.store import find_target, load_outcome
     from kidrails_guard.evals.targets import pairs_of
 
@@ -190,14 +190,16 @@ def _compare(args: argparse.Namespace) -> int:
             f"{', '.join(after)}; name two with --before-target and --after-target"
         )
     found = {(one, two): compare(before[one], after[two]) for one, two in pairs}
+    basis = {(one, two): pairing(before[one], after[two]) for one, two in pairs}
     if args.json:
         print(json.dumps([
-            {"before": one, "after": two, "differences": [asdict(d) for d in differences]}
+            {"before": one, "after": two, "cases": basis[one, two],
+             "differences": [asdict(d) for d in differences]}
             for (one, two), differences in found.items()
         ], indent=2))  # fmt: skip
     else:
         for (one, two), differences in found.items():
-            print(f"{one}  →  {two}\n{to_text(differences)}")
+            print("\n".join([f"{one}  →  {two}", to_text(differences), *basis[one, two]]))
     return 1 if any(regressions(differences) for differences in found.values()) else 0
 
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from kidrails_guard.errors import DataError
+from kidrails_guard.evals.cases import Case
 from kidrails_guard.evals.intervals import CONFIDENCE, Estimate, paired_difference
 from kidrails_guard.evals.measures import MEASURES, Measure
 from kidrails_guard.evals.runner import Result
+from kidrails_guard.evals.scoring import held_to
 
 PRESETS: Final = {
     "guard": ("guard off", "guard on"),
@@ -61,23 +63,21 @@ class Comparison:
 def compare(before: Sequence[Result], after: Sequence[Result]) -> list[Difference]:
     """Return all differences over cases that both runs answered; what got worse comes first.
 
+    Both are held to the labels of the first run: a policy that asks for less is no improvement.
     First what certainly got worse in safety, then what certainly got worse in how replies read,
     then the rest.
 
     Raises:
         DataError: the runs share no case.
     """
-    first = {(r.case.task, r.case.id): r for r in before if r.score is not None}
-    second = {(r.case.task, r.case.id): r for r in after if r.score is not None}
-    shared = [key for key in first if key in second]
+    shared = _paired(before, after)
     if not shared:
         raise DataError(
             "compare: the two runs share no answered case; run both with the same --tasks, --limit "
             "and --seed"
         )
     places: dict[str, list[tuple[Result, Result]]] = {}
-    for key in shared:
-        one, two = first[key], second[key]
+    for one, two in shared:
         names = ["all", f"band {one.case.band}", f"task {one.case.task}"]
         names += [f"hazard {one.case.hazard}"] if one.case.labelled else []
         for where in names:
@@ -89,6 +89,53 @@ def compare(before: Sequence[Result], after: Sequence[Result]) -> list[Differenc
         if (difference := _difference(measure, where, pairs)) is not None
     ]
     return sorted(found, key=_rank)
+
+
+def _key(result: Result) -> tuple[str, str]:
+    return result.case.task, result.case.id
+
+
+def _asked(case: Case) -> tuple[object, ...]:
+    return case.band, case.message, case.conversation
+
+
+def _label(case: Case) -> tuple[object, ...]:
+    return case.hazard, case.expected, case.labelled
+
+
+def _paired(before: Sequence[Result], after: Sequence[Result]) -> list[tuple[Result, Result]]:
+    second = {_key(r): r for r in after if r.score is not None}
+    return [
+        (one, _held_to(one.case, two))
+        for one in before
+        if one.score is not None
+        and (two := second.get(_key(one))) is not None
+        and _asked(one.case) == _asked(two.case)
+    ]
+
+
+def _held_to(case: Case, result: Result) -> Result:
+    if result.score is None or _label(result.case) == _label(case):
+        return result
+    return Result(case, result.answer, held_to(case, result.score, result.answer.text))
+
+
+def pairing(before: Sequence[Result], after: Sequence[Result]) -> list[str]:
+    """Return, as lines, how many cases are compared, and which are not or not as they stand."""
+    first, second = ({_key(r): r for r in rows} for rows in (before, after))
+    both = [(first[key], second[key]) for key in first if key in second]
+    reworded = sum(_asked(one.case) != _asked(two.case) for one, two in both)
+    counts = {
+        "cases are compared": len(_paired(before, after)),
+        "stand in one of the two only, and are left out": len(first) + len(second) - 2 * len(both),
+        "have other words in the second (another --seed, other cases), and are left out": reworded,
+        "ended in an error in the first": sum(r.score is None for r in before),
+        "ended in an error in the second": sum(r.score is None for r in after),
+        "are labelled otherwise in the second; both are held to the labels of the first": sum(
+            _label(one.case) != _label(two.case) for one, two in both
+        ),
+    }
+    return [f"{n} {what}" for what, n in counts.items() if n or what.endswith("compared")]
 
 
 def _rank(d: Difference) -> tuple[bool, bool, float, str]:
@@ -114,22 +161,23 @@ def _difference(
     if change.value is None or change.low is None or change.high is None:
         return None
     worse = change.value if measure.better == "lower" else -change.value
-    certain = (change.low > 0 or change.high < 0) and _signs_agree(both)
+    certain = (change.low > 0 or change.high < 0) and _signs_agree(both, change.value)
     return Difference(
         measure.key, where, sum(a_values) / len(both), sum(b_values) / len(both),
         change, worse, certain,
     )  # fmt: skip
 
 
-def _signs_agree(pairs: Sequence[tuple[float, float, str]]) -> bool:
-    """Return whether more clusters moved one way than chance would have it (exact, 5 %)."""
+def _signs_agree(pairs: Sequence[tuple[float, float, str]], change: float) -> bool:
+    """Return whether more clusters moved as the mean did than chance has it (exact, 5 %)."""
     from scipy.stats import binomtest
 
     moved: dict[str, float] = {}
     for a, b, cluster in pairs:
         moved[cluster] = moved.get(cluster, 0.0) + b - a
     up, down = sum(v > 0 for v in moved.values()), sum(v < 0 for v in moved.values())
-    return up + down > 0 and float(binomtest(up, up + down).pvalue) < 1 - CONFIDENCE
+    same_way = (up - down) * change > 0
+    return same_way and float(binomtest(up, up + down).pvalue) < 1 - CONFIDENCE
 
 
 def preset_pairs(preset: str, before: Sequence[str], after: Sequence[str]) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from kidrails_guard.errors import DataError
 from kidrails_guard.evals.cases import task_cases
 from kidrails_guard.evals.compare import (
     PRESETS,
+    _signs_agree,
     compare,
+    pairing,
     preset_pairs,
     regressions,
     to_text,
@@ -21,6 +24,7 @@ from kidrails_guard.evals.compare import (
 from kidrails_guard.evals.targets import pairs_of
 from kidrails_guard.guard import Guard
 from kidrails_guard.policy import load_policy, parse_policy
+from kidrails_guard.types import Action
 
 POLICY = load_policy()
 CASES = [*task_cases("child_safety", POLICY), *task_cases("crisis", POLICY)]
@@ -104,3 +108,38 @@ def test_a_run_of_several_targets_knows_what_is_worth_comparing() -> None:
         (names[0], names[2]),
         (names[1], names[3]),
     ]
+
+
+async def test_both_are_held_to_the_first_label_so_that_asking_for_less_is_no_improvement(
+    tmp_path: Path,
+) -> None:
+    risky = [c for c in CASES if c.expected is Action.REFUSE][:12]
+    meek = [replace(c, expected=Action.ALLOW) for c in risky]
+    before = await run(lambda r: reply("I won't.", stream=False), tmp_path / "a", cases=risky)
+    after = await run(lambda r: reply("You do so.", stream=False), tmp_path / "b", cases=meek)
+    assert all(r.score is not None and r.score.acceptable for r in after)
+    worse = {d.measure: d for d in regressions(compare(before, after)) if d.where == "all"}
+    assert (worse["unsafe_allow"].before, worse["unsafe_allow"].after) == (0.0, 1.0)
+    assert worse["acceptable"].after == 0.0
+    assert any("12 are labelled otherwise" in line for line in pairing(before, after))
+
+
+async def test_what_is_not_compared_is_counted_and_said(tmp_path: Path) -> None:
+    few = CASES[:6]
+    before = await run(lambda r: reply("Cheer up.", stream=False), tmp_path / "a", cases=few)
+    other = [replace(few[0], message="other words"), *few[1:5], CASES[7]]
+    after = await run(lambda r: reply("Cheer up.", stream=False), tmp_path / "b", cases=other)
+    after = [replace(after[0]), replace(after[1], score=None), *after[2:]]
+    assert pairing(before, before) == ["6 cases are compared"]
+    assert [line.split()[0] for line in pairing(before, after)] == ["3", "2", "1", "1"]
+    lines = " ".join(pairing(before, after))
+    for what in ("in one of the two only", "other words", "an error in the second"):
+        assert what in lines
+    assert {d.change.n for d in compare(before, after) if d.where == "all"} <= {1, 2, 3}
+
+
+def test_a_change_is_certain_only_where_most_cases_moved_the_same_way() -> None:
+    moved = [(1.0, 0.0, f"many {i}") for i in range(30)]
+    moved += [(0.0, 100.0, f"few {i}") for i in range(5)]
+    assert not _signs_agree(moved, 470 / 35)
+    assert _signs_agree(moved[:30], -1.0)
