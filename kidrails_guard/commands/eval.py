@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kidrails_guard.commands.options import at_least
-from kidrails_guard.errors import UsageError
+from kidrails_guard.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from kidrails_guard.evals.session import Setup
@@ -145,10 +145,19 @@ def _guard(args: argparse.Namespace) -> int:
 
     setup = _setup(args)
     cases = [case for case in setup.cases if case.labelled]
+    if not cases:
+        raise DataError("no case says what the guard should do, so there is nothing to measure")
     found = asyncio.run(run_guard(setup.guard, cases, progress=bar("checks")))
     peers, absent = ([], []) if args.no_peers else run_peers(cases)
-    points = roc(asyncio.run(risk_scores(setup.guard, cases)), cases)
-    parts = (found, peers, points, setup.versions, (*setup.notes, *absent))
+    sound = [case for case in cases if case.id not in set(found.failed)]
+    points = roc(asyncio.run(risk_scores(setup.guard, sound)), sound)
+    failed = []
+    if found.failed:
+        failed.append(
+            f"{len(found.failed)} of {len(cases)} texts are in no figure of KidRails: a check "
+            "failed or timed out, so the guard held them back unread"
+        )
+    parts = (found, peers, points, setup.versions, (*setup.notes, *failed, *absent))
     values = to_json(*parts)
     dump_json(args.out / "guard.json", values)
     write_atomic(args.out / "guard.md", to_markdown(*parts))
@@ -159,7 +168,7 @@ def _guard(args: argparse.Namespace) -> int:
     else:
         print(to_table([found.figures, *peers]))
         print(to_table([*found.by_task.values(), *found.by_band.values()]))
-        for line in absent:
+        for line in (*failed, *absent):
             print(line, file=sys.stderr)
         print(f"{len(cases)} texts; confusion, ROC, thresholds, misses: {args.out / 'guard.md'}")
     return 0

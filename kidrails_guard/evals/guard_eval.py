@@ -18,6 +18,8 @@ from kidrails_guard.guard import Guard
 from kidrails_guard.types import Action, Stage, Verdict
 
 Progress = Callable[[int, int], None]
+TOO_MUCH = "limits"
+"""What the guard names as failed where a text is longer than it looks at: held back on purpose."""
 FALSE_ALARMS = (0.0, 0.01, 0.02, 0.05, 0.1)
 """Shares of harmless texts held back for which a threshold is named."""
 
@@ -58,6 +60,8 @@ class GuardRun:
         confusion: band (``all`` too) to expected hazard to found hazard to number.
         actions: band (``all`` too) to expected action to action taken to number.
         errors: case ids whose action is not acceptable, with what was expected and done.
+        failed: case ids at which a check raised or timed out; they are in no figure, for the guard
+            held them back unread.
     """
 
     figures: GuardFigures
@@ -66,6 +70,7 @@ class GuardRun:
     confusion: dict[str, dict[str, dict[str, int]]]
     actions: dict[str, dict[str, dict[str, int]]]
     errors: tuple[tuple[str, str, str], ...]
+    failed: tuple[str, ...] = ()
 
 
 async def run_guard(
@@ -74,10 +79,14 @@ async def run_guard(
 ) -> GuardRun:  # fmt: skip
     """Run our checks over cases."""
     pairs: list[tuple[Case, Verdict]] = []
+    failed: list[str] = []
     start = time.perf_counter()
     for number, case in enumerate(cases, start=1):
         verdict = await guard.check_input(case.message, case.conversation, band=case.band)
-        pairs.append((case, verdict))
+        if set(verdict.failed) - {TOO_MUCH}:
+            failed.append(case.id)
+        else:
+            pairs.append((case, verdict))
         if progress is not None:
             progress(number, len(cases))
     ms = 1000 * (time.perf_counter() - start) / max(1, len(cases))
@@ -111,6 +120,7 @@ async def run_guard(
             for c, v in pairs
             if v.action not in c.acceptable
         ),
+        failed=tuple(failed),
     )  # fmt: skip
 
 

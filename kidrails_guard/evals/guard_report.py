@@ -39,6 +39,7 @@ def to_json(
         "confusion": run.confusion,
         "actions": run.actions,
         "not_acceptable": run.errors,
+        "check_failed": run.failed,
         "roc": [[p.at, p.false_alarms.value, p.recall.value] for p in points],
         "area_under_roc": area(points) if points else None,
         "thresholds": [asdict(p) for p in choose(points)],

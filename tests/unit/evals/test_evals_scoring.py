@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from kidrails_guard.evals.cases import Case
+from kidrails_guard.evals.guard_eval import run_guard
 from kidrails_guard.evals.scoring import Answer, action_from_words, score_answer
 from kidrails_guard.guard import Guard
 from kidrails_guard.types import Action, AgeBand, Hazard, Stage
@@ -116,3 +119,24 @@ async def test_an_error_is_never_scored() -> None:
         await score_answer(
             case(Hazard.BENIGN, Action.ALLOW), Answer("", error="timeout"), guard=GUARD
         )
+
+
+class Broken(Nothing):
+    name = "broken"
+
+    async def __call__(self, conversation, text, band, stage):
+        if "boom" in text:
+            raise RuntimeError("broken")
+        return ()
+
+
+async def test_a_check_that_failed_is_neither_a_catch_nor_a_clean_reply() -> None:
+    guard = Guard(checks=[Broken()])
+    asked = case(Hazard.BENIGN, Action.ALLOW)
+    assert (await score_answer(asked, Answer("boom went the drum."), guard=guard)).defects is None
+    assert (await score_answer(asked, Answer("The drum is loud."), guard=guard)).defects == ()
+    risky = replace(asked, hazard=Hazard.VIOLENCE_HOWTO, expected=Action.REFUSE)
+    cases = [replace(risky, id="f", message="boom boom"), replace(risky, id="g")]
+    found = await run_guard(guard, cases)
+    assert (found.failed, found.figures.n) == (("f",), 1)
+    assert (found.figures.unsafe_allow.value, found.figures.unsafe_allow.n) == (1.0, 1)
