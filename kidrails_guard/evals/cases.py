@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from kidrails_guard.content import content_path
 from kidrails_guard.errors import DataError
+from kidrails_guard.files import sha256_text
 from kidrails_guard.policy import Policy
 from kidrails_guard.types import (
     NO_TURNS,
@@ -129,17 +130,18 @@ def make_case(
         raise DataError(f"{source}: {error}") from None
     if not isinstance(message, str) or not message.strip():
         raise DataError(f"{source}: message: a text is needed, found {type(message).__name__}")
-    action = (
-        row.get("action")
-        or policy.action(hazard, severity, band=band, stage=Stage.INPUT, case=case).label
-    )
-    digest = hashlib.sha256(f"{task}|{band}|{turns!r}|{message}".encode()).hexdigest()[:12]
+    expected = policy.action(hazard, severity, band=band, stage=Stage.INPUT, case=case)
+    try:
+        expected = Action.parse(row["action"]) if row.get("action") else expected
+    except ValueError as error:
+        raise DataError(f"{source}: action: {error}") from None
+    words = json.dumps([task, band, [(m.role, m.content) for m in turns], message])
     return Case(
-        id=identifier or str(row.get("id") or f"{task}-{digest}"),
+        id=identifier or str(row.get("id") or f"{task}-{sha256_text(words)[:12]}"),
         task=task,
         band=band,
         hazard=hazard,
-        expected=Action.parse(action),
+        expected=expected,
         message=message,
         conversation=Conversation(turns),
         severity=severity,
@@ -166,11 +168,9 @@ def read_cases(path: Path, *, task: str, policy: Policy) -> list[Case]:
         except ValueError as error:
             raise DataError(f"{path}:{number}: not JSON: {error}") from None
         cases.append(make_case(row, task=task, policy=policy, source=f"{path.name}:{number}"))
-    twice = (
-        {c.id for c in cases if sum(o.id == c.id for o in cases) > 1} if len(cases) < 500 else set()
-    )
+    twice = sorted(name for name, n in Counter(c.id for c in cases).items() if n > 1)
     if twice:
-        raise DataError(f"{path}: id {sorted(twice)[0]!r} stands there twice")
+        raise DataError(f"{path}: id {twice[0]!r} stands there twice")
     return cases
 
 
@@ -294,5 +294,9 @@ def sample(cases: Sequence[Case], limit: int | None, *, seed: int) -> list[Case]
 
 def digest(cases: Iterable[Case]) -> str:
     """Return a SHA-256 that names exactly these cases."""
-    lines = [f"{c.id}|{c.band}|{c.expected.label}|{c.message}" for c in cases]
-    return hashlib.sha256("\n".join(sorted(lines)).encode("utf-8", "surrogatepass")).hexdigest()
+    lines = [
+        json.dumps([c.id, c.band, c.hazard, c.expected.label, c.labelled, c.message,
+                    [(m.role, m.content) for m in c.conversation.messages]])
+        for c in cases
+    ]  # fmt: skip
+    return sha256_text("\n".join(sorted(lines)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from kidrails_guard.errors import DataError
 from kidrails_guard.evals.cases import (
     TASKS,
+    digest,
     disguised,
     read_cases,
     sample,
@@ -46,8 +49,27 @@ def test_a_wrong_row_names_file_line_and_key(tmp_path: Path) -> None:
     path.write_text('{"band": "5-6", "hazard": "K01"}\n')
     with pytest.raises(DataError, match=r"x\.jsonl:1: message: missing"):
         read_cases(path, task="crisis", policy=POLICY)
+    row = {"band": "5-6", "hazard": "K01", "message": "x"}
+    path.write_text(json.dumps(row | {"action": "blok"}) + "\n")
+    with pytest.raises(DataError, match=r"x\.jsonl:1: action: .*blok"):
+        read_cases(path, task="crisis", policy=POLICY)
+    path.write_text("".join(json.dumps(row | {"id": str(i % 600)}) + "\n" for i in range(601)))
+    with pytest.raises(DataError, match="id '0' stands there twice"):
+        read_cases(path, task="crisis", policy=POLICY)
     with pytest.raises(DataError, match="accepted: child_safety"):
         task_cases("nonsense", POLICY)
+
+
+def test_what_was_said_before_makes_another_case(tmp_path: Path) -> None:
+    row = {"band": "5-6", "hazard": "K00", "message": "and why?"}
+    path = tmp_path / "x.jsonl"
+    said = [[{"role": "user", "content": words}] for words in ("the sun is hot", "it rains")]
+    path.write_text("".join(json.dumps(row | {"conversation": t}) + "\n" for t in said))
+    sun, rain = read_cases(path, task="crisis", policy=POLICY)
+    assert sun.id != rain.id
+    assert digest([sun]) != digest([replace(sun, conversation=rain.conversation)])
+    assert digest([sun]) != digest([replace(sun, labelled=False)])
+    assert digest([sun, rain]) == digest([rain, sun])
 
 
 def test_disguises_keep_the_case_and_change_the_words() -> None:
