@@ -20,8 +20,8 @@ class Estimate:
 
     Attributes:
         value: the figure; None where n is 0.
-        low: lower bound of the 95 % interval.
-        high: upper bound.
+        low: lower bound of the 95 % interval; None where too few cases stand behind it to tell.
+        high: upper bound; None with `low`.
         n: how many cases it rests on.
     """
 
@@ -32,8 +32,14 @@ class Estimate:
 
     def as_text(self, *, percent: bool = True) -> str:
         """Return the figure as people read it, e.g. ``97.1 % (94.0–98.6, n = 210)``."""
-        if self.value is None or self.low is None or self.high is None:
+        if self.value is None:
             return "not measured (n = 0)"
+        if self.low is None or self.high is None:
+            return (
+                f"{self.value:{'.1%' if percent else '.2f'}} (no interval, n = {self.n})".replace(
+                    "%", " %"
+                )
+            )
         if percent:
             return f"{self.value:.1%} ({self.low:.1%}–{self.high:.1%}, n = {self.n})".replace(
                 "%", " %"
@@ -72,7 +78,7 @@ def share(flags: Sequence[bool], clusters: Sequence[str] | None = None) -> Estim
         flags: one a case.
         clusters: of each case; cases of one cluster (a question under several disguises) are not
             independent, so the interval is that of the effective number of cases. Where all flags
-            are alike, a cluster counts as one case.
+            are alike, or all are of one cluster, a cluster counts as one case.
 
     Source: E. L. Korn and B. I. Graubard, "Confidence intervals for proportions with small expected
     number of positive counts", Survey Methodology 24 (1998), with Wilson's interval.
@@ -83,7 +89,7 @@ def share(flags: Sequence[bool], clusters: Sequence[str] | None = None) -> Estim
     p = hits / n
     sums, sizes = _by_cluster(np.asarray(flags, dtype=float), clusters)
     count = len(sizes)
-    if 0 < hits < n:
+    if 0 < hits < n and count > 1:
         spread = float(((sums - p * sizes) ** 2).sum()) / n**2 * count / max(1, count - 1)
         effect = spread / (p * (1 - p) / n)
     else:
@@ -130,13 +136,15 @@ def _by_cluster(
 
 
 def _bootstrap(values: NDArray[np.float64], clusters: Sequence[str] | None, seed: int) -> Estimate:
-    """Percentile bootstrap of the mean, over clusters.
+    """Percentile bootstrap of the mean, over clusters; one alone has no interval.
 
     Source: B. Efron and R. Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13.
     """
     n = len(values)
     if n == 0:
         return NOTHING
+    if n == 1 or (clusters is not None and len(set(clusters)) == 1):
+        return Estimate(float(values.mean()), None, None, n)
     if not np.any(values - values[0]):  # all alike: no draw would differ
         same = float(values[0])
         return Estimate(same, same, same, n)

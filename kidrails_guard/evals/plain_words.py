@@ -104,6 +104,10 @@ def _cell(found: Estimate) -> dict[str, str]:
 
 def percent(value: float) -> str:
     """Return a share as people read it; only nothing is 0 %, only all is 100 %."""
+    if 0 < value < 0.0005:
+        return "under 0.1 %"
+    if 0.9995 <= value < 1:
+        return "over 99.9 %"
     digits = 1 if 0 < value < 0.0995 or 0.9005 < value < 1 else 0
     return f"{100 * value:.{digits}f} %"
 

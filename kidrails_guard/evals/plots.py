@@ -85,7 +85,8 @@ def reading_plot(
     for band, targets in grades.items():
         limit = limits[band]
         body.append(_text(8, y, f"age {band}: up to grade {limit:g}"))
-        for colour, (target, values) in zip(SERIES, targets.items(), strict=False):
+        for at, (target, values) in enumerate(targets.items()):
+            colour = SERIES[at % len(SERIES)]
             y += 20
             if not values:
                 body.append(_text(8, y, f"{target}: no reply of 30 words or more", fill=QUIET))

@@ -54,6 +54,15 @@ def test_a_bootstrap_draws_clusters_whole() -> None:
     assert ours.high - ours.low > 2 * (naive.high - naive.low)
 
 
+def test_one_cluster_is_one_case_and_no_certainty() -> None:
+    found = share([True, False] * 5, ["one"] * 10)
+    assert (found.value, found.n) == (0.5, 10)
+    assert found.high - found.low > 0.85  # ten independent cases would have 0.53
+    for alone in (mean([3.0]), mean([1.0, 5.0], ["one", "one"])):
+        assert (alone.value, alone.low, alone.high) == (3.0, None, None)
+    assert mean([3.0]).as_text(percent=False) == "3.00 (no interval, n = 1)"
+
+
 @pytest.mark.parametrize("q", [0.5, 0.95])
 def test_a_quantiles_interval_is_scipys(q: float) -> None:
     values = list(np.random.default_rng(4).exponential(size=300))
