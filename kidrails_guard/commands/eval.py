@@ -102,11 +102,21 @@ def _run(args: argparse.Namespace) -> int:
     from kidrails_guard.evals.targets import Model, RunOptions, parse_model
 
     models = [parse_model(text) for text in args.model] or [Model()]
+    if args.guarded_url and not args.base_url and args.guard != "on":
+        raise UsageError(
+            "--guarded-url names a model that has a guard in front; to ask it without one too add "
+            "--base-url URL, or ask only the guarded one with --guard on"
+        )
     if args.base_url or args.guarded_url:
-        models = [Model(argument=name) for name in args.model] or [Model()]
+        # The name of the only one may hold anything; of several, a label ends at the first "=".
+        several = len(args.model) > 1
+        parts = [text.partition("=") if several and "=" in text else ("", "", text)
+                 for text in args.model]  # fmt: skip
+        models = [Model(label, name) for label, _, name in parts] or [Model()]
     if len(models) > 1 and len({model.label for model in models}) < len(models):
         raise UsageError(
-            "--model: several need a label each, e.g. --model base=default --model tuned=FOLDER"
+            "--model: several need a label each, e.g. --model base=default --model tuned=FOLDER; "
+            "at an endpoint: --model base=NAME --model tuned=OTHER-NAME"
         )
     judge_key = os.environ.get("KIDRAILS_JUDGE_KEY")
     options = RunOptions(

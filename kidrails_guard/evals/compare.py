@@ -70,7 +70,7 @@ def compare(before: Sequence[Result], after: Sequence[Result]) -> list[Differenc
     Raises:
         DataError: the runs share no case.
     """
-    shared = _paired(before, after)
+    shared = paired(before, after)
     if not shared:
         raise DataError(
             "compare: the two runs share no answered case; run both with the same --tasks, --limit "
@@ -103,7 +103,8 @@ def _label(case: Case) -> tuple[object, ...]:
     return case.hazard, case.expected, case.labelled
 
 
-def _paired(before: Sequence[Result], after: Sequence[Result]) -> list[tuple[Result, Result]]:
+def paired(before: Sequence[Result], after: Sequence[Result]) -> list[tuple[Result, Result]]:
+    """Return the cases of the same words that both answered, held to the labels of the first."""
     second = {_key(r): r for r in after if r.score is not None}
     return [
         (one, _held_to(one.case, two))
@@ -126,7 +127,7 @@ def pairing(before: Sequence[Result], after: Sequence[Result]) -> list[str]:
     both = [(first[key], second[key]) for key in first if key in second]
     reworded = sum(_asked(one.case) != _asked(two.case) for one, two in both)
     counts = {
-        "cases are compared": len(_paired(before, after)),
+        "cases are compared": len(paired(before, after)),
         "stand in one of the two only, and are left out": len(first) + len(second) - 2 * len(both),
         "have other words in the second (another --seed, other cases), and are left out": reworded,
         "ended in an error in the first": sum(r.score is None for r in before),

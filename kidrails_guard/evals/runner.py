@@ -74,6 +74,12 @@ def load_answers_file(path: Path) -> dict[tuple[str, str], Answer]:
     return kept
 
 
+def count_kept(cases: Sequence[Case], endpoint: Endpoint, *, work: Path, digest: str = "") -> int:
+    """Return how many of the cases `run_cases` would not ask again, for the folder has answers."""
+    kept = load_answers_file(work / ANSWERS)
+    return sum(_key(case, endpoint, digest) in kept for case in cases)
+
+
 async def run_cases(
     cases: Sequence[Case],
     endpoint: Endpoint,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Final
 from kidrails_guard.cards import SMOLLM2, ModelFacts, model_card
 from kidrails_guard.errors import DataError
 from kidrails_guard.evals.cases import TASKS, Case, digest, sample, task_cases, without_copies
-from kidrails_guard.evals.compare import Comparison, compare
+from kidrails_guard.evals.compare import Comparison, compare, paired
 from kidrails_guard.evals.contamination import unseen
 from kidrails_guard.evals.intervals import Estimate
 from kidrails_guard.evals.judging import (
@@ -26,10 +27,11 @@ from kidrails_guard.evals.judging import (
 )
 from kidrails_guard.evals.public import PUBLIC, load_or_skip
 from kidrails_guard.evals.report import Report, to_files
-from kidrails_guard.evals.runner import Result, bar, run_cases
+from kidrails_guard.evals.runner import Result, bar, count_kept, run_cases
 from kidrails_guard.evals.store import Outcome, load_outcome, save_outcome
 from kidrails_guard.evals.targets import (
     RunOptions,
+    Target,
     classifier_digest,
     failed_checks,
     guard_digest,
@@ -98,6 +100,13 @@ def make_setup(
             notes += [note] if note else []
         else:
             found = task_cases(task, guard.policy, built=built, seed=seed, disguises=disguises)
+        served = [case for case in found if case.band in guard.policy.bands]
+        if len(served) < len(found):
+            notes.append(
+                f"{task}: {len(found) - len(served)} of {len(found)} cases left out: "
+                f"{wanted.name} does not serve their age"
+            )
+        found = served
         fresh = unseen(found)
         if len(fresh) < len(found):
             notes.append(
@@ -141,6 +150,10 @@ async def evaluate(setup: Setup, options: RunOptions, work: Path) -> Outcome:
         with open_model(model, setup.guard, options) as targets:
             for target in targets:
                 facts[target.name] = target.facts
+                kept = count_kept(setup.cases, target.endpoint, work=work, digest=target.digest)
+                if kept:
+                    notes.append(kept_note(target, kept, len(setup.cases)))
+                    print(notes[-1], file=sys.stderr)
                 results[target.name] = await run_cases(
                     setup.cases, target.endpoint, work=work,
                     guard=setup.guard, digest=target.digest,
@@ -160,6 +173,17 @@ async def evaluate(setup: Setup, options: RunOptions, work: Path) -> Outcome:
     return await _judged(outcome, options, work) if options.judges else outcome
 
 
+def kept_note(target: Target, kept: int, total: int) -> str:
+    """Return what a reader must know about answers that an earlier run got."""
+    note = (
+        f"{target.name}: {kept} of {total} answers are from an earlier run that was stopped or "
+        "shares its folder, and so are their waiting times"
+    )
+    if "at" in target.facts:  # behind a URL nothing tells one model from the next of its name
+        note += "; if the model or the guard behind the address has changed, start anew: --work DIR"
+    return note
+
+
 async def _judged(outcome: Outcome, options: RunOptions, work: Path) -> Outcome:
     figures: dict[str, Mapping[str, Estimate]] = {}
     verdicts: dict[str, list[Judged]] = {}
@@ -171,7 +195,7 @@ async def _judged(outcome: Outcome, options: RunOptions, work: Path) -> Outcome:
         )  # fmt: skip
         figures[name] = aspect_means(verdicts[name])
     note = judge_note(options.judges, options.teacher, verdicts)
-    return replace(outcome, judged=figures, judge_note=note)
+    return replace(outcome, judged=figures, judge_note=note, verdicts=verdicts)
 
 
 def judge_note(
@@ -199,6 +223,7 @@ def render(outcome: Outcome) -> dict[str, str]:
     comparisons = [
         Comparison(before, after, compare(outcome.results[before], outcome.results[after]))
         for before, after in pairs_of(list(outcome.results))
+        if paired(outcome.results[before], outcome.results[after])
     ]
     models = sorted(
         {

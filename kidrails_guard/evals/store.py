@@ -12,6 +12,7 @@ from typing import Any, Final
 from kidrails_guard.errors import DataError
 from kidrails_guard.evals.cases import Case
 from kidrails_guard.evals.intervals import Estimate
+from kidrails_guard.evals.judging import Judged, JudgeVerdict
 from kidrails_guard.evals.measures import Summary, summarise
 from kidrails_guard.evals.runner import Result
 from kidrails_guard.evals.scoring import Answer, Score
@@ -32,6 +33,7 @@ class Outcome:
         notes: what was left out and why, and what a reader must know.
         judged: target to aspect to figure; empty without judges.
         judge_note: who judged and how far they agree.
+        verdicts: target to what its judges said, one row a reply, in the order of the note's names.
         limits: band to the highest grade of reading that its policy wants.
     """
 
@@ -42,6 +44,7 @@ class Outcome:
     judge_note: str = ""
     targets: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     limits: Mapping[str, float] = field(default_factory=dict)
+    verdicts: Mapping[str, Sequence[Judged]] = field(default_factory=dict)
 
     @property
     def summaries(self) -> dict[str, Summary]:
@@ -72,6 +75,10 @@ def save_outcome(outcome: Outcome, folder: Path) -> Path:
         "cases": cases,
         "results": rows,
     }
+    if outcome.verdicts:
+        value["verdicts"] = {
+            name: [asdict(row) for row in judged] for name, judged in outcome.verdicts.items()
+        }
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     path = folder / RESULTS
     write_atomic(path, gzip.compress(text.encode("utf-8"), 9, mtime=0))
@@ -128,6 +135,7 @@ def load_outcome(folder: Path) -> Outcome:
             value["judge_note"],
             value["targets"],
             value["limits"],
+            {t: [_load_judged(row) for row in v] for t, v in value.get("verdicts", {}).items()},
         )
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; run: kidrails eval run --out {folder}") from None
@@ -155,6 +163,14 @@ def _load_result(case: Case, row: dict[str, Any]) -> Result:
     if score["defects"] is not None:
         score["defects"] = tuple(score["defects"])
     return Result(case, got, Score(**score))
+
+
+def _load_judged(row: dict[str, Any]) -> Judged:
+    said = tuple(
+        None if v is None else JudgeVerdict(v["scores"], tuple(v["tags"]), v["reason"])
+        for v in row["verdicts"]
+    )
+    return Judged(row["case_id"], said, row["cluster"])
 
 
 def find_target(results: Mapping[str, Sequence[Result]], wanted: str, where: Path) -> str:

@@ -148,6 +148,10 @@ def test_what_is_no_answer_is_tried_again_then_shown_and_never_safe(
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
     assert set(Model.asked) == {case.message for case in broken}
+    kept = f"guard off: {len(cases) - 6} of {len(cases)} answers are from an earlier run"
+    assert kept in again.stderr
+    notes = json.loads((tmp_path / "out/report.json").read_text())["notes"]
+    assert any(note.startswith(kept) and "start anew" in note for note in notes)
 
 
 def test_a_run_in_which_nothing_answers_fails(tmp_path: Path) -> None:
@@ -233,3 +237,38 @@ def test_judges_are_asked_over_http_once_and_what_they_mumble_is_missing(
     assert kidrails(*command, cwd=tmp_path).returncode == 0
     # From the cache: only what could not be read is tried again.
     assert sum(Model.asked.values()) - asked == 3 * 3 * mumbled
+
+
+def test_several_models_at_an_endpoint_are_told_apart_by_their_labels(tmp_path: Path) -> None:
+    done = kidrails(
+        "eval", "run", "--base-url", "http://127.0.0.1:9/v1", "--guard", "off", "--tasks", "crisis",
+        "--limit", "2", "--retry-wait", "0", "--model", "base=org/a=1", "--model", "tuned=b",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr  # nothing answers there
+    targets = load_outcome(tmp_path / "build/evals").targets
+    assert {name: facts["model"] for name, facts in targets.items()} == {
+        "base, guard off": "org/a=1", "tuned, guard off": "b",
+    }  # fmt: skip
+
+
+def test_a_guarded_address_alone_is_not_measured_beside_another_model(tmp_path: Path) -> None:
+    done = kidrails(
+        "eval", "run", "--guarded-url", "http://127.0.0.1:9/v1", "--tasks", "crisis", cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert "add --base-url URL" in done.stderr
+    assert "--guard on" in done.stderr
+
+
+def test_ages_that_a_policy_does_not_serve_are_left_out_and_said(tmp_path: Path) -> None:
+    raw = yaml.safe_load(content_path("serve/policies/default.yaml").read_text())
+    raw["bands"] = {"7-9": raw["bands"]["7-9"]}
+    raw["default_band"] = None
+    (tmp_path / "one.yaml").write_text(yaml.safe_dump(raw))
+    done = kidrails(
+        "eval", "run", "--base-url", "http://127.0.0.1:9/v1", "--guard", "off", "--tasks", "crisis",
+        "--limit", "2", "--retry-wait", "0", "--policy", "one.yaml", cwd=tmp_path,
+    )  # fmt: skip
+    assert "guard off: 2 cases, 2 errors" in done.stdout, done.stderr
+    assert "cases left out: kidrails-default does not serve their age" in done.stderr

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import httpx
 import pytest
 from eval_replies import guarded_by, reply, run
 
 from kidrails_guard.errors import DataError
 from kidrails_guard.evals.cases import task_cases
 from kidrails_guard.evals.intervals import Estimate
-from kidrails_guard.evals.judging import ASPECTS
+from kidrails_guard.evals.judging import ASPECTS, Judged, JudgeVerdict, aspect_means
 from kidrails_guard.evals.plain_words import percent
-from kidrails_guard.evals.plots import _luminance, shade
+from kidrails_guard.evals.plots import _luminance, reading_plot, shade
 from kidrails_guard.evals.session import finish, stale
 from kidrails_guard.evals.store import RESULTS, Outcome, find_target, load_outcome
 from kidrails_guard.guard import Guard
@@ -95,6 +97,20 @@ async def test_the_same_results_give_the_same_files(tmp_path: Path) -> None:
     assert {p.name for p in stale(load_outcome(out), out)} == {"report.md", "report.json"}
 
 
+async def test_a_target_that_never_answered_does_not_keep_the_others_from_their_report(
+    tmp_path: Path,
+) -> None:
+    down = await run(lambda r: httpx.Response(500), tmp_path / "down", cases=CASES)
+    outcome = await outcome_of(tmp_path)
+    results = {**outcome.results, "guard on": down}
+    finish(replace(outcome, results=results, judged={}), tmp_path / "out")
+    values = json.loads((tmp_path / "out/report.json").read_text())
+    assert values["comparisons"] == []
+    assert values["targets"]["guard off"]["overall"]["acceptable"]["n"] == 24
+    text = (tmp_path / "out/report.md").read_text()
+    assert "24 of 24 cases ended in an error and are in no figure." in text
+
+
 async def test_the_card_is_one_that_the_hub_reads(tmp_path: Path) -> None:
     from huggingface_hub import ModelCard
 
@@ -141,3 +157,27 @@ def test_words_on_the_heat_map_can_be_read_at_every_shade() -> None:
 def test_only_nothing_is_nought_and_only_all_is_hundred() -> None:
     shown = {v: percent(v) for v in (0.0, 0.004, 0.5, 0.996, 1.0)}
     assert shown == {0.0: "0 %", 0.004: "0.4 %", 0.5: "50 %", 0.996: "99.6 %", 1.0: "100 %"}
+    assert [percent(v) for v in (0.0004, 0.0005, 0.9994, 0.9996)] == [
+        "under 0.1 %", "0.1 %", "99.9 %", "over 99.9 %",
+    ]  # fmt: skip
+
+
+def test_the_reading_plot_shows_every_target() -> None:
+    names = [f"model {i}" for i in range(8)]
+    drawn = reading_plot({"5-6": {name: [2.0, 3.0] for name in names}}, {"5-6": 3.0})
+    assert all(f"{name}: median" in drawn for name in names)
+
+
+async def test_what_judges_said_is_kept_so_that_their_figures_can_be_made_again(
+    tmp_path: Path,
+) -> None:
+    said = [
+        Judged(f"c{i}", (JudgeVerdict(dict.fromkeys(ASPECTS, 1 + i % 5), ("cold",), "why"), None))
+        for i in range(9)
+    ]
+    outcome = await outcome_of(tmp_path)
+    figures = {"guard on": aspect_means(said)}
+    finish(replace(outcome, judged=figures, verdicts={"guard on": said}), tmp_path / "out")
+    kept = load_outcome(tmp_path / "out")
+    assert kept.verdicts == {"guard on": said}
+    assert aspect_means(kept.verdicts["guard on"]) == kept.judged["guard on"]

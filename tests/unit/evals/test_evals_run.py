@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from kidrails_guard.errors import DataError, UsageError
 from kidrails_guard.evals.cases import task_cases
 from kidrails_guard.evals.endpoint import Endpoint
 from kidrails_guard.evals.measures import summarise
-from kidrails_guard.evals.runner import ANSWERS
+from kidrails_guard.evals.runner import ANSWERS, count_kept
+from kidrails_guard.evals.session import kept_note
+from kidrails_guard.evals.targets import Target
 from kidrails_guard.policy import load_policy
-from kidrails_guard.types import Action
+from kidrails_guard.types import Action, AgeBand
 
 POLICY = load_policy()
 CASES = [*task_cases("crisis", POLICY)[:6], *task_cases("over_refusal", POLICY)[:6]]
@@ -135,6 +138,9 @@ async def test_answers_of_another_model_or_to_other_words_are_not_taken_over(tmp
     assert len(asked) == len(CASES)
     await run(handler, tmp_path, cases=CASES, digest="another guard")
     assert len(asked) == 2 * len(CASES)
+    kept = {"work": tmp_path, "digest": "one"}
+    assert count_kept(CASES, Endpoint("http://x/v1"), **kept) == len(CASES)
+    assert count_kept(CASES, Endpoint("http://x/v1", max_tokens=9), **kept) == 0
     changed = [replace(CASES[0], message="other words"), *CASES[1:]]
     await run(handler, tmp_path, cases=changed, digest="one")
     assert len(asked) == 2 * len(CASES) + 1
@@ -161,3 +167,44 @@ async def test_a_reply_that_ran_out_of_tokens_is_counted_as_cut_off(tmp_path: Pa
         lambda r: reply("Bees dance in", stream=True, finish="length"), tmp_path, cases=CASES[:3]
     )
     assert summarise(results, target="t").overall["cut_off"].value == 1.0
+
+
+def test_answers_of_an_earlier_run_are_said_and_doubted_where_a_url_hides_the_model() -> None:
+    endpoint = Endpoint("http://x/v1")
+    ours = kept_note(Target("guard off", endpoint, {"weights": "sha256 1"}), 5, 9)
+    assert ours.startswith("guard off: 5 of 9 answers are from an earlier run")
+    assert "start anew" not in ours
+    theirs = kept_note(Target("guard off", endpoint, {"at": "http://x/v1"}), 5, 9)
+    assert "start anew: --work DIR" in theirs
+
+
+async def test_a_reply_stopped_on_its_way_counts_as_held_back(tmp_path: Path) -> None:
+    """The headers had gone with the action of the way in; only the end says what happened."""
+    stopped = lambda r: reply(  # noqa: E731
+        "Let us talk of bees.", stream=True, action="allow", finish="content_filter"
+    )
+    results = await run(stopped, tmp_path, cases=CASES[:2], guarded=True)
+    assert {r.score.action for r in results if r.score} == {Action.REDIRECT}
+
+
+async def test_the_age_is_told_in_a_header_to_a_guard_and_in_a_prompt_to_a_bare_model(
+    tmp_path: Path,
+) -> None:
+    seen: list[httpx.Request] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return reply("Bees dance.", stream=False)
+
+    prompts = {band: f"You talk with a child of {band}." for band in AgeBand}
+    case = CASES[0]
+    for guarded in (False, True):
+        await run(handler, tmp_path, cases=[case], guarded=guarded, system_prompt=prompts)
+    bare, behind = (json.loads(r.content)["messages"] for r in seen)
+    assert bare[0] == {"role": "system", "content": prompts[case.band]}
+    assert behind == bare[1:]
+    assert [r.headers.get("x-kidrails-band") for r in seen] == [None, str(case.band)]
+    # The same words at another age are another question, though a guarded request's body is alike.
+    older = replace(case, band=next(band for band in AgeBand if band is not case.band))
+    await run(handler, tmp_path, cases=[older], guarded=True, system_prompt=prompts)
+    assert len(seen) == 3
