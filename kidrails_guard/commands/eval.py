@@ -187,12 +187,20 @@ def _guard(args: argparse.Namespace) -> int:
 def _compare(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from kidrails_guard.evals.compare import compare, pairing, preset_pairs, regressions, to_text
+    from kidrails_guard.evals.compare import (
+        compare,
+        pairing,
+        preset_pairs,
+        regressions,
+        scored_otherwise,
+        to_text,
+    )
     from kidrails_guard.evals.store import find_target, load_outcome
     from kidrails_guard.evals.targets import pairs_of
 
-    before = load_outcome(args.before).results
-    after = before if args.after is None else load_outcome(args.after).results
+    old = load_outcome(args.before)
+    new = old if args.after is None else load_outcome(args.after)
+    before, after, rules = old.results, new.results, scored_otherwise(old.versions, new.versions)
     if args.preset:
         pairs = preset_pairs(args.preset, list(before), list(after))
     elif args.before_target or args.after_target:
@@ -209,7 +217,7 @@ def _compare(args: argparse.Namespace) -> int:
             f"{', '.join(after)}; name two with --before-target and --after-target"
         )
     found = {(one, two): compare(before[one], after[two]) for one, two in pairs}
-    basis = {(one, two): pairing(before[one], after[two]) for one, two in pairs}
+    basis = {(one, two): pairing(before[one], after[two]) + rules for one, two in pairs}
     if args.json:
         print(json.dumps([
             {"before": one, "after": two, "cases": basis[one, two],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -137,6 +137,17 @@ def pairing(before: Sequence[Result], after: Sequence[Result]) -> list[str]:
         ),
     }
     return [f"{n} {what}" for what, n in counts.items() if n or what.endswith("compared")]
+
+
+def scored_otherwise(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """Return, as lines, what the two runs were scored with that is not the same."""
+    moves = {"policy": "the reading range", "guard": "defects", "textstat": "grades"}
+    return [
+        f"{key} {before.get(key, 'unknown')}, then {after.get(key, 'unknown')}: {what} may differ "
+        "by that alone, for the same reply"
+        for key, what in moves.items()
+        if before.get(key) != after.get(key)
+    ]
 
 
 def _rank(d: Difference) -> tuple[bool, bool, float, str]:

@@ -19,6 +19,7 @@ from kidrails_guard.evals.compare import (
     pairing,
     preset_pairs,
     regressions,
+    scored_otherwise,
     to_text,
 )
 from kidrails_guard.evals.targets import pairs_of
@@ -136,6 +137,13 @@ async def test_what_is_not_compared_is_counted_and_said(tmp_path: Path) -> None:
     for what in ("in one of the two only", "other words", "an error in the second"):
         assert what in lines
     assert {d.change.n for d in compare(before, after) if d.where == "all"} <= {1, 2, 3}
+
+
+def test_another_guard_that_scored_is_named() -> None:
+    one = {"guard": "sha256 a", "policy": "p", "textstat": "0.7.4", "seed": "0"}
+    assert scored_otherwise(one, one | {"seed": "1"}) == []
+    (line,) = scored_otherwise(one, one | {"guard": "sha256 b"})
+    assert line.startswith("guard sha256 a, then sha256 b: defects may differ by that alone")
 
 
 def test_a_change_is_certain_only_where_most_cases_moved_the_same_way() -> None:
