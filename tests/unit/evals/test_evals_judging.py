@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -82,6 +83,9 @@ async def test_judges_are_asked_once_and_the_median_counts(tmp_path: Path) -> No
     assert sorted(asked) == ["a", "b", "c"]
     await judge_all([(CASE, "hi")], judges, **options)
     assert len(asked) == 3  # from the cache
+    other = [(CASE, "ho"), (replace(CASE, message="why is grass green"), "hi")]
+    await judge_all(other, judges, **options)
+    assert len(asked) == 9  # another reply, or another question, is another verdict
     broken = await judge_all([(CASE, "hi")], [Judge("http://x/v1", "html")], **options)
     assert missing(broken) == 1
     assert broken[0].median("safety") is None
