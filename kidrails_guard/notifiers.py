@@ -8,6 +8,7 @@ import smtplib
 import ssl
 from dataclasses import dataclass, field
 from email.message import EmailMessage
+from typing import Final
 from urllib.parse import urlsplit
 
 import httpx
@@ -17,6 +18,8 @@ from kidrails_guard.alerts import Alert
 from kidrails_guard.errors import UsageError
 
 _log = logging.getLogger(__name__)
+_SMTPS: Final = 465
+"""The port on which a connection is encrypted from its first byte (RFC 8314)."""
 
 
 class Webhook:
@@ -107,7 +110,7 @@ class Email:
         to: to whom.
         user: for authentication; None sends without.
         password: likewise.
-        starttls: encrypt before authenticating.
+        starttls: encrypt, from the first byte on port 465 and before authenticating elsewhere.
     """
 
     host: str
@@ -131,9 +134,16 @@ class Email:
         message["Subject"] = f"KidRails: a child needs a grown-up now ({alert.hazard})"
         message["From"], message["To"] = self.sender, ", ".join(self.to)
         message.set_content("\n".join(f"{k}: {v}" for k, v in alert.payload().items()) + "\n")
-        with smtplib.SMTP(self.host, self.port, timeout=15) as server:
-            if self.starttls:
-                server.starttls(context=ssl.create_default_context())
+        context = ssl.create_default_context()
+        with self._connect(context) as server:
+            if self.starttls and self.port != _SMTPS:
+                server.starttls(context=context)
             if self.user is not None:
                 server.login(self.user, self.password or "")
             server.send_message(message)
+
+    def _connect(self, context: ssl.SSLContext) -> smtplib.SMTP:
+        if self.starttls and self.port == _SMTPS:
+            # Such a server says nothing before the handshake: a plain connection waits for ever.
+            return smtplib.SMTP_SSL(self.host, self.port, timeout=15, context=context)
+        return smtplib.SMTP(self.host, self.port, timeout=15)

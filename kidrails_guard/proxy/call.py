@@ -169,8 +169,9 @@ def _read_turn(message: Any, where: str, *, allow_images: bool) -> Turn:
         calls = _read_tool_calls(message["tool_calls"], f"{where}.tool_calls")
     content = message.get("content")
     if content is None and role == "assistant":
+        # Some clients keep a turn that said and called nothing: null beside an empty list.
         content = message.get("refusal") or ""
-        if not calls and not content:
+        if not calls and not content and "tool_calls" not in message:
             raise bad_field(f"{where}.content", "must be a text")
     text, images = _read_content(content, f"{where}.content", role, allow_images=allow_images)
     call_id = ""

@@ -190,6 +190,25 @@ def test_starttls_checks_the_certificate(monkeypatch) -> None:
     assert contexts[0].verify_mode is ssl.CERT_REQUIRED
 
 
+def test_port_465_is_encrypted_from_the_first_byte(monkeypatch) -> None:
+    opened = []
+
+    class Server:
+        def __init__(self, host, port, *, timeout, context=None) -> None:
+            opened.append((host, port, context.verify_mode))
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *args) -> None: ...
+
+        def send_message(self, message) -> None: ...
+
+    monkeypatch.setattr("smtplib.SMTP_SSL", Server)
+    Email("mail.test", "a@b.test", ("c@d.test",), port=465)._send(ALERT)
+    assert opened == [("mail.test", 465, ssl.CERT_REQUIRED)]
+
+
 async def test_an_email_arrives_over_real_smtp() -> None:
     with mail_server() as (port, mails):
         mail = Email("127.0.0.1", "guard@example.org", ("parent@example.org",), port=port,

@@ -213,6 +213,14 @@ async def test_a_tools_result_that_does_not_pass_is_left_out() -> None:
     assert proxy.asked["messages"][-2]["tool_calls"] == [call]
 
 
+async def test_an_earlier_turn_that_said_and_called_nothing_is_an_empty_one() -> None:
+    proxy = Proxied()
+    empty = {"role": "assistant", "content": None, "tool_calls": []}
+    messages = [{"role": "user", "content": "hi"}, empty, {"role": "user", "content": "go on"}]
+    assert (await proxy.chat(messages=messages)).status_code == 200
+    assert proxy.asked["messages"][2] == {"role": "assistant", "content": ""}
+
+
 async def test_an_unsafe_question_before_a_tools_result_is_still_answered_by_the_guard() -> None:
     proxy = Proxied()
     call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
