@@ -81,7 +81,9 @@ def share(flags: Sequence[bool], clusters: Sequence[str] | None = None) -> Estim
             are alike, or all are of one cluster, a cluster counts as one case.
 
     Source: E. L. Korn and B. I. Graubard, "Confidence intervals for proportions with small expected
-    number of positive counts", Survey Methodology 24 (1998), with Wilson's interval.
+    number of positive counts", Survey Methodology 24 (1998), with Wilson's interval and without
+    their widening by degrees of freedom: with 50 clusters that would be 3 % of the width, with 16
+    clusters 9 %.
     """
     n, hits = len(flags), sum(flags)
     if clusters is None or len(set(clusters)) == n:
