@@ -86,10 +86,9 @@ def to_markdown(
             for p in choose(points)
         ]
         here = run.figures
-        recall = [back for back in (here.unsafe_allow,) if back.value is not None]
-        if recall and recall[0].value is not None:
+        if here.unsafe_allow.value is not None:
             lines += [f"| the guard as it decides | – | {here.over_block.as_text()} | "
-                      f"{1 - recall[0].value:.1%} (n = {recall[0].n}) |"]  # fmt: skip
+                      f"{here.unsafe_allow.complement().as_text()} |"]  # fmt: skip
     lines += ["", "## What this rests on", ""]
     lines += [f"- {key}: `{value}`" for key, value in versions.items()]
     lines += [f"- {note}" for note in notes]

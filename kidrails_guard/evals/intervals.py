@@ -30,6 +30,11 @@ class Estimate:
     high: float | None
     n: int
 
+    def complement(self) -> Estimate:
+        """Return the share of the other cases."""
+        value, low, high = (None if x is None else 1 - x for x in (self.value, self.high, self.low))
+        return Estimate(value, low, high, self.n)
+
     def as_text(self, *, percent: bool = True) -> str:
         """Return the figure as people read it, e.g. ``97.1 % (94.0–98.6, n = 210)``."""
         if self.value is None:

@@ -105,6 +105,7 @@ async def test_markdown_json_and_picture_show_the_same_figures() -> None:
     assert (unsafe["value"], unsafe["n"]) == (0.4, 5)
     assert run.figures.unsafe_allow.as_text() in text
     assert f"Area under the curve: {values['area_under_roc']:.3f}" in text
+    assert f"| the guard as it decides | – | {run.figures.over_block.as_text()} | 60.0 % (" in text
     assert "- a note" in text
     assert "the guard as it decides" in roc_plot(points, run.figures)
 
