@@ -178,7 +178,11 @@ def scan_model(
                 journal.append(result)
             if progress:
                 progress(result, work(index[result.name]) / total, known)
-        results = tuple(done[tensor.name] for tensor in tensors)
+        # A scan of fewer types leaves the others as an earlier one with these options found them.
+        kept = {n: one for n, one in earlier.items() if n not in done and not one.reason}
+        reused += len(kept)
+        done |= kept
+        results = tuple(done[t.name] for t in index.tensors if t.name in done)
         _refuse_unscored(results, options, path)
         write_scan(path, index, results, options)
         journal.remove()

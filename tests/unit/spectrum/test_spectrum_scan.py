@@ -20,6 +20,7 @@ from kidrails_guard.spectrum.checkpoint import read_index
 from kidrails_guard.spectrum.report import read_scan, sidecar_path
 from kidrails_guard.spectrum.scan import ScanOptions, scan_model, targets, usable_cores
 from kidrails_guard.spectrum.scoring import score_matrix
+from kidrails_guard.spectrum.singular import Precision
 from kidrails_guard.spectrum.snr import Estimator
 
 
@@ -149,8 +150,6 @@ def test_the_other_score_costs_nothing_and_changed_weights_do(
     outcome = scan_model(read_index(moved), out, ScanOptions())
     assert outcome.reused == 15
     # Other options are another scan.
-    from kidrails_guard.spectrum.singular import Precision
-
     options = ScanOptions(precision=Precision.FP64)
     assert scan_model(read_index(moved), out, options).reused == 0
 
@@ -171,6 +170,21 @@ def test_a_kill_while_more_types_are_scored_keeps_the_scan_before(
         scan_model(index, out, more, progress=stop)
     # One of the two new ones had been finished.
     assert scan_model(index, out, more).reused == 17
+
+
+def test_a_scan_of_fewer_types_keeps_what_is_known_of_the_others(
+    model: Path, tmp_path: Path
+) -> None:
+    index, out = read_index(model), tmp_path / "out"
+    whole = scan_model(index, out, ScanOptions())
+    fewer = scan_model(index, out, ScanOptions(types=("mlp.up_proj",)))
+    assert fewer.results == whole.results
+    assert fewer.reused == len(whole.results)
+    # With another solver nothing of it counts.
+    other = ScanOptions(types=("mlp.up_proj",), precision=Precision.FP64)
+    assert {index[one.name].type for one in scan_model(index, out, other).results} == {
+        "mlp.up_proj"
+    }
 
 
 def test_another_models_scan_of_this_name_is_not_overwritten(
