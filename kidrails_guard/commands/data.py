@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from kidrails_guard.commands.options import at_least
 from kidrails_guard.errors import UsageError
 
 
@@ -109,13 +110,15 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
         "--price", type=float, nargs=2, metavar=("IN", "OUT"), help="US dollars a million tokens"
     )
     parser.add_argument("--concurrency", type=int, default=8, metavar="N")
-    parser.add_argument("--attempts", type=int, default=6, metavar="N", help="requests a job")
+    parser.add_argument(
+        "--attempts", type=at_least(1), default=6, metavar="N", help="requests a job"
+    )
     parser.add_argument("--wait-s", type=float, default=1.0, help="first wait, doubled each time")
     parser.add_argument(
         "--cache", type=Path, default=Path("build/data/teacher-cache"), metavar="DIR"
     )
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--per-row", type=int, default=2, metavar="N")
+    parser.add_argument("--per-row", type=at_least(1), default=2, metavar="N")
     parser.add_argument("--personas", type=int, default=400, metavar="N")
     parser.add_argument(
         "--profiles",

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kidrails_guard.content import content_path
 from kidrails_guard.errors import UsageError
+from kidrails_guard.files import sha256_file
 from kidrails_guard.golden.asking import Asker, Budget, Cache, Patience
 from kidrails_guard.golden.compose import OfflineTeacher, plan_jobs
 from kidrails_guard.golden.gate import Depth, Gate, build_guard
@@ -25,6 +27,7 @@ from kidrails_guard.golden.rows import Row, from_golden
 from kidrails_guard.golden.steps import split_golden
 from kidrails_guard.golden.teachers import HttpTeacher, LiteLLMTeacher, ModelTeacher, Price
 from kidrails_guard.golden.upstream import read_upstream_pool
+from kidrails_guard.golden.wording import PARAPHRASE
 from kidrails_guard.types import Hazard
 
 
@@ -113,7 +116,7 @@ async def run_order(
     if teacher is None:
         # The calm exchanges before a message come from all rows, whichever are written anew.
         answer = offline(OfflineTeacher(chosen_rows(None), seed=options.seed))
-        fingerprint["teacher"] = "offline"
+        fingerprint |= {"teacher": "offline", "wording": sha256_file(content_path(PARAPHRASE))}
     else:
         prompts = Prompts(guard.policy)
         fingerprint |= {"teacher": teacher.name, "prompts": prompts.digest()}

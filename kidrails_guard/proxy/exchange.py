@@ -78,7 +78,8 @@ class Service:
 
     def count_failure(self, problem: Problem) -> None:
         """Count what went wrong."""
-        self.meter.failure(problem.failure)
+        if problem.failure is not None:
+            self.meter.failure(problem.failure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,7 @@ class Exchange:
         if verdict.action.answers:
             events = blocked_reply(context, verdict)
             if caller.tenant.guard.policy.on_block == "error":
-                raise Problem(400, "content_filter", context.kind_words(verdict), param="messages")
+                raise _held_back(context.kind_words(verdict), param="messages")
             headers = self._headers(prepared, verdict, answered=Stage.INPUT)
             if not call.stream:
                 return self._whole(events, headers, finished)
@@ -158,7 +159,7 @@ class Exchange:
         await self._recorder.replies(reply.choices)
         said = _merged(reply.choices)
         if said.action.answers and caller.tenant.guard.policy.on_block == "error":
-            raise Problem(400, "content_filter", context.kind_words(said))
+            raise _held_back(context.kind_words(said))
         await self._shown(reply.choices)
         merged = max((verdict, said), key=lambda v: v.action)
         answered = Stage.OUTPUT if said.action.answers else None
@@ -282,6 +283,10 @@ class Exchange:
     ) -> Response:
         finished(200)
         return json_response(self._writer.whole(events), headers=headers)
+
+
+def _held_back(words: str, *, param: str | None = None) -> Problem:
+    return Problem(400, "content_filter", words, param=param, failure=None)
 
 
 def _merged(choices: list[Choice]) -> Verdict:

@@ -252,7 +252,8 @@ class KidRailsGuardrail(CustomGuardrail):  # type: ignore[misc]
             yield chunk
 
     def _refused(self, problem: Problem) -> HTTPException:
-        self._meter.failure(problem.failure)
+        if problem.failure is not None:
+            self._meter.failure(problem.failure)
         return HTTPException(problem.status, problem.body(), problem.headers() or None)
 
     def _recorder(self, context: Context) -> Recorder:

@@ -16,7 +16,7 @@ class Problem(KidRailsError):
         code: OpenAI's ``error.code``; clients branch on it.
         message: what was wrong, where, what is accepted, what to do; never a child's words.
         param: the request's field, where one is to blame.
-        failure: what to count.
+        failure: what to count; None where nothing failed, as with words that were held back.
         retry_after_s: when to come back, for 429 and 503.
     """
 
@@ -27,7 +27,7 @@ class Problem(KidRailsError):
         message: str,
         *,
         param: str | None = None,
-        failure: Failure = "bad_request",
+        failure: Failure | None = "bad_request",
         retry_after_s: int | None = None,
     ) -> None:
         self.status, self.code, self.param = status, code, param

@@ -62,6 +62,8 @@ class RedisSessions:
                 retry=Retry(NoBackoff(), 0),
             )
             client.connection_pool.make_connection()  # opens none, but reads ?options
+            if client.get_encoder().decode_responses:
+                raise ValueError("decode_responses: a session is bytes; leave it out")
         except (ValueError, TypeError) as error:
             raise UsageError(f"sessions: {error}; e.g. redis://localhost:6379/0") from None
         self._client = client

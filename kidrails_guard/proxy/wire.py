@@ -135,6 +135,8 @@ def completions_call(body: Mapping[str, Any], *, more: frozenset[str] = frozense
     """
     known = frozenset({"model", "prompt", "echo", "best_of", "logprobs"})
     options, ignored = read_options(body, known=known, more=more)
+    if body.get("logprobs"):
+        ignored += ("logprobs",)
     if body.get("echo"):
         raise bad_field(
             "echo", "the prompt cannot be repeated; leave it out", code="unsupported_parameter"

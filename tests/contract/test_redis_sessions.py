@@ -146,7 +146,13 @@ async def test_a_failing_redis_is_asked_once_and_then_left_alone() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["redis://localhost:port", "redis://localhost:6379?db=x", "redis://h/0?foo=x", "x://y"],
+    [
+        "redis://localhost:port",
+        "redis://localhost:6379?db=x",
+        "redis://h/0?foo=x",
+        "x://y",
+        "redis://h/0?decode_responses=true",
+    ],
 )
 def test_a_wrong_url_is_said_at_start(url: str) -> None:
     with pytest.raises(UsageError, match="sessions: "):

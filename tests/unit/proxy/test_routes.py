@@ -67,6 +67,13 @@ async def test_a_completion_that_cannot_be_checked_is_refused(more, param) -> No
     assert problem(response)["param"] == param
 
 
+async def test_a_completion_says_that_the_tokens_it_asked_for_are_left_out() -> None:
+    response = await Proxied().post(
+        "/v1/completions", {"model": "m", "prompt": "hello", "logprobs": 3}
+    )
+    assert response.headers["x-kidrails-ignored"] == "logprobs"
+
+
 async def test_a_response_is_a_guarded_chat() -> None:
     proxy = Proxied()
     response = await respond(

@@ -69,6 +69,7 @@ async def test_on_block_error_gives_openais_400_with_kind_words() -> None:
     response = await proxy.chat("hello")
     assert problem(response)["code"] == "content_filter"
     assert "zorblat" not in response.text
+    assert proxy.ledger.failures == []  # nothing failed: no operator is to be woken
 
 
 async def test_care_adds_guidance_and_holds_the_reply_to_the_stricter_check() -> None:
