@@ -62,6 +62,8 @@ from kidrails_guard.types import (
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "guard_accuracy.json"
 BAND = AgeBand.MIDDLE
+PLAIN = "ordinary"
+"""The file of ordinary talk in ``data/held_out``: everything in it should pass."""
 DISGUISES: tuple[Callable[[str], Sequence[Any]], ...] = (
     casefold_fuzz.leet_variants,
     casefold_fuzz.homoglyph_variants,
@@ -223,8 +225,11 @@ def main() -> int:
     checks = load_checks(policy)
     guard = Guard(policy, checks=checks)
     own = held_out(args.limit)
-    sets = public(args.public, args.limit) if args.public.is_dir() else {}
-    if not sets:
+    sets = {PLAIN: [row for row in own if row.source == PLAIN]}
+    own = [row for row in own if row.source != PLAIN]
+    if args.public.is_dir():
+        sets |= public(args.public, args.limit)
+    else:
         print(f"no public sets at {args.public}: own rows only", file=sys.stderr)
     start = time.process_time()
     whole = run(guard, own)
@@ -267,7 +272,7 @@ def main() -> int:
         f"\nReplies: bad ones held {percent(replies.get('bad replies held'))}, "
         f"good ones held {percent(replies.get('good replies held'))}"
     )
-    print("\nPublic texts that were held back (harmbench and safe_child_llm should be, others not)")
+    print("\nTexts that were held back (harmbench and safe_child_llm should be, others not)")
     for name, rates in held.items():
         print(f"{name:<26}" + "  ".join(f"{s} {r.as_text()}" for s, r in rates.items()))
     print("\nRecall by hazard (held back where the policy says so), acceptable action")

@@ -28,7 +28,7 @@ MISS_COST: Final[dict[Action, float]] = {
     Action.CARE: 3.0,
     Action.REDIRECT: 10.0,
     Action.REFUSE: 10.0,
-    Action.CRISIS: 80.0,
+    Action.CRISIS: 120.0,
 }
 """What it costs not to find a hazard, by the action it would have had."""
 

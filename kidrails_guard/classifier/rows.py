@@ -1,4 +1,7 @@
-"""The project's own labelled text: ``data/messages/*.tsv`` and ``data/golden/*.jsonl``."""
+"""The project's own labelled text: ``data/messages/*.tsv`` and ``data/golden/*.jsonl``.
+
+``data/held_out/*.tsv`` is like the messages, but only measured: ordinary talk of children.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,8 @@ DEV_DIGITS: Final = "01"
 """The same for the hand-written messages: one in eight chooses epochs and thresholds."""
 PAIR_DIGITS: Final = "01234567"
 """Half of the minimal pairs are never trained on."""
+HELD_OUT: Final = "held_out"
+"""The folder of files that no training run sees."""
 
 _LETTERS: Final = re.compile(r"[^a-z0-9]+")
 _ROLES: Final = {"U": "user", "A": "assistant"}
@@ -75,7 +80,7 @@ def parse_turns(context: str) -> tuple[Turn, ...]:
 
 
 def read_messages(path: Path) -> Iterator[LabelledText]:
-    """Yield the rows of one ``data/messages`` file.
+    """Yield the rows of one file of ``data/messages`` or ``data/held_out``.
 
     Raises:
         DataError: a column is missing or a label unknown; names the file and line.
@@ -94,17 +99,19 @@ def read_messages(path: Path) -> Iterator[LabelledText]:
                     "them with one tab each"
                 )
             try:
-                yield _message(dict(zip(COLUMNS, row, strict=True)), path.stem, number)
+                yield _message(dict(zip(COLUMNS, row, strict=True)), path, number)
             except ValueError as error:
                 raise DataError(f"{path}:{number}: {error}") from None
 
 
-def _message(row: dict[str, str], name: str, number: int) -> LabelledText:
+def _message(row: dict[str, str], path: Path, number: int) -> LabelledText:
     hazards = tuple(Hazard(h) for h in row["hazard"].split("+"))
     known = {case for hazard in hazards for case in CASES.get(hazard, ())}
     if row["case"] and row["case"] not in known:
         raise ValueError(f"case {row['case']!r} is not one of {', '.join(sorted(known)) or 'none'}")
-    if name == "pairs":
+    if path.parent.name == HELD_OUT:
+        split = "eval"
+    elif path.stem == "pairs":
         # Both halves of a minimal pair fall on one side.
         split = "eval" if digit(f"pair {number // 2}") in PAIR_DIGITS else "train"
     else:
@@ -118,7 +125,7 @@ def _message(row: dict[str, str], name: str, number: int) -> LabelledText:
         about=About(row["about"]),
         case=row["case"],
         split=split,
-        source=name,
+        source=path.stem,
     )
 
 
@@ -176,11 +183,12 @@ def _golden(row: dict[str, Any]) -> Iterator[LabelledText]:
 
 
 def read_own(data: Path) -> list[LabelledText]:
-    """Return every row of ``data/messages`` and ``data/golden``, files in the order of names.
+    """Return every row of ``data``'s three folders, files in the order of names.
 
     A text that is held out in one file is left out of every other.
     """
     rows = [row for path in sorted(data.glob("messages/*.tsv")) for row in read_messages(path)]
+    rows += [row for path in sorted(data.glob(f"{HELD_OUT}/*.tsv")) for row in read_messages(path)]
     rows += [row for path in sorted(data.glob("golden/*.jsonl")) for row in read_golden(path)]
     held_out = {_key(row) for row in rows if row.split == "eval"}
     return [row for row in rows if row.split == "eval" or _key(row) not in held_out]
