@@ -59,8 +59,17 @@ def test_a_model_server_that_is_killed_and_comes_back() -> None:
     assert f"at http://127.0.0.1:{port}/v1" in out
 
 
+@pytest.fixture
+def heard():
+    """Let children hear SIGHUP also where these tests were started with nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.usefixtures("heard")
 def test_a_stop_signal_ends_open_streams_kindly(tmp_path, number: int) -> None:
     upstream, port = free_port(), free_port()
     more = ["--shutdown-seconds", "1", "--policy", quick_policy(tmp_path)]
