@@ -17,6 +17,10 @@ DEEPEST: Final = 40
 """Nested lists and objects; a tool's JSON schema rarely has more than ten."""
 
 
+_BEGINS_S: Final = 0.05
+"""How long an answer takes before anybody looks whether its caller is still there."""
+
+
 class CallerLeft(Exception):
     """The caller closed the connection."""
 
@@ -41,7 +45,13 @@ async def while_caller_waits(receive: Receive) -> AsyncIterator[None]:
         left = True
         task.cancel()
 
-    watcher = asyncio.create_task(watch())
+    watcher: asyncio.Task[None] | None = None
+
+    def begin() -> None:  # not at once: short answers, there before it, are spared the task
+        nonlocal watcher
+        watcher = asyncio.create_task(watch())
+
+    timer = asyncio.get_running_loop().call_later(_BEGINS_S, begin)
     try:
         yield
     except asyncio.CancelledError:
@@ -49,7 +59,9 @@ async def while_caller_waits(receive: Receive) -> AsyncIterator[None]:
             raise
         raise CallerLeft from None
     finally:
-        watcher.cancel()
+        timer.cancel()
+        if watcher is not None:
+            watcher.cancel()
 
 
 async def read_body(
