@@ -94,20 +94,23 @@ def make_setup(
     # Held-out rows belong to the first task that is asked for; child_safety has them all.
     cases: list[Case] = []
     notes: list[str] = []
+    served: dict[str, list[Case]] = {}
     for task in names:
         if task.startswith("public:"):
             found, note = load_or_skip(task.removeprefix("public:"), public, guard.policy)
             notes += [note] if note else []
         else:
             found = task_cases(task, guard.policy, built=built, seed=seed, disguises=disguises)
-        served = [case for case in found if case.band in guard.policy.bands]
-        if len(served) < len(found):
+        served[task] = [case for case in found if case.band in guard.policy.bands]
+        if len(served[task]) < len(found):
             notes.append(
-                f"{task}: {len(found) - len(served)} of {len(found)} cases left out: "
+                f"{task}: {len(found) - len(served[task])} of {len(found)} cases left out: "
                 f"{wanted.name} does not serve their age"
             )
-        found = served
-        fresh = unseen(found)
+    # All tasks at once: the training texts are gone through once.
+    learnt_by_none = {case.id for case in unseen([c for found in served.values() for c in found])}
+    for task, found in served.items():
+        fresh = [case for case in found if case.id in learnt_by_none]
         if len(fresh) < len(found):
             notes.append(
                 f"{task}: {len(found) - len(fresh)} of {len(found)} cases left out: their words, "

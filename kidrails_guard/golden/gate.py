@@ -28,6 +28,10 @@ SLOW: Final = frozenset({"classifier", "judge"})
 """Checks that a gate of depth ``rules`` leaves out: they cost milliseconds a text."""
 
 
+_REMEMBERED: Final = 1_000
+"""Verdicts that a gate keeps; half a million of them would be gigabytes."""
+
+
 class _Nothing:
     """A check that finds nothing, for a gate that is switched off."""
 
@@ -123,6 +127,9 @@ class Gate:
     async def _verdict(self, text: str, band: AgeBand, stage: Stage) -> Verdict:
         key = (text, band, stage)
         if key not in self._verdicts:
+            # A seed is asked about again only by the rows made of it, which follow each other.
+            if len(self._verdicts) >= _REMEMBERED:
+                self._verdicts.clear()
             check = self.guard.check_input if stage is Stage.INPUT else self.guard.check_output
             self._verdicts[key] = await check(text, band=band)
         return self._verdicts[key]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -20,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from kidrails_guard.golden.textform import normalise
 from kidrails_guard.policy import ActionName, SeverityName
 from kidrails_guard.types import CASES, About, Action, AgeBand, Hazard, Severity
 
@@ -29,7 +31,18 @@ MAX_TEXT: Final = 4_000
 Split = Literal["train", "dev", "eval"]
 Method = Literal["written", "paraphrased", "generated", "imported"]
 
-Text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT, strip_whitespace=True)]
+
+def _seen(text: str) -> str:
+    if not text[:1].isalnum() and not normalise(text):
+        raise ValueError("holds only signs that nobody sees; write a text or delete the row")
+    return text
+
+
+Text = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MAX_TEXT, strip_whitespace=True),
+    AfterValidator(_seen),
+]
 Line = Annotated[str, StringConstraints(min_length=1, max_length=400, strip_whitespace=True)]
 SeverityLabel = Annotated[
     SeverityName, PlainSerializer(lambda value: Severity(value).label, return_type=str)

@@ -74,6 +74,14 @@ def test_near_copies_are_found_from_both_sides(one: str, two: str) -> None:
     assert bool(there.find(two)) == (jaccard(shingles(one), shingles(two)) >= 0.8)
 
 
+@given(st.lists(messages, max_size=20), st.sampled_from([0.1, 0.5, 0.7, 0.8, 1.0]))
+def test_no_near_copy_is_missed_and_none_invented(texts: list[str], threshold: float) -> None:
+    index, runs = NearIndex(threshold), [shingles(text) for text in texts]
+    for number, text in enumerate(texts):
+        near = [n for n in range(number) if jaccard(runs[n], runs[number]) >= threshold]
+        assert list(index.add(number, text)) == near
+
+
 @given(st.lists(messages, max_size=12), st.randoms(use_true_random=False))
 def test_groups_do_not_depend_on_the_order(texts: list[str], rng: random.Random) -> None:
     keyed = [(number, text) for number, text in enumerate(texts)]

@@ -251,3 +251,15 @@ def test_a_broken_generated_row_is_named(
     with pytest.raises(DataError) as caught:
         read_generated([path], seeds)
     assert f"made.jsonl:1: {says}" in str(caught.value)
+
+
+def test_a_text_that_nobody_sees_is_no_text(tmp_path: Path) -> None:
+    file = tmp_path / "mine.tsv"
+    columns = "hazard\tseverity\tabout\tstage\tcontext\ttext\n"
+    file.write_text(
+        f"{columns}K00\tnone\tnone\tinput\t\t\u200b\u2060\nK00\tnone\tnone\tinput\t\t🙂\n"
+    )
+    problems: list[Problem] = []
+    assert [row.text for _, row in read_messages(file, problems)] == ["🙂"]
+    assert [(p.line, p.key) for p in problems] == [(2, "text")]
+    assert "signs that nobody sees" in problems[0].message
