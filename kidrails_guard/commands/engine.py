@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kidrails_guard.commands.options import at_least
 from kidrails_guard.errors import KidRailsError, UsageError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--parallel", type=int, default=2, help="conversations at a time (2)")
     parser.add_argument("--threads", type=int, help="computing threads (half the cores, 8 at most)")
     parser.add_argument("--adapter", metavar="FILE", type=Path, help="a LoRA adapter as GGUF")
-    parser.add_argument("--adapter-scale", type=float, default=1.0, help="its weight (1.0)")
+    parser.add_argument("--adapter-scale", type=at_least(0.0), default=1.0, help="its weight (1.0)")
     parser.add_argument(
         "--no-voice", action="store_true", help="the default model as its makers ship it"
     )

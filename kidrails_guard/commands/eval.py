@@ -107,6 +107,11 @@ def _run(args: argparse.Namespace) -> int:
             "--guarded-url names a model that has a guard in front; to ask it without one too add "
             "--base-url URL, or ask only the guarded one with --guard on"
         )
+    for option, url in (("--base-url", args.base_url), ("--guarded-url", args.guarded_url)):
+        if url and not url.startswith(("http://", "https://")):
+            raise UsageError(
+                f"{option}: {url!r} is not an http(s) URL, e.g. http://localhost:8000/v1"
+            )
     if args.base_url or args.guarded_url:
         # The name of the only one may hold anything; of several, a label ends at the first "=".
         several = len(args.model) > 1

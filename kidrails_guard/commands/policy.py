@@ -51,7 +51,9 @@ def _validate(args: argparse.Namespace) -> int:
             Guard(policy)  # loads checks, rules, answers
             load_answers(policy.locale)
         except KidRailsError as error:
-            records.append({"file": shown, "valid": False, "error": str(error)})
+            # What a policy only names (answers, checks) does not know which policy named it.
+            said = str(error) if name and str(error).startswith(name) else f"{shown}: {error}"
+            records.append({"file": shown, "valid": False, "error": said})
             continue
         record: dict[str, Any] = {"file": shown, "valid": True, "digest": policy.digest()}
         if policy.country and not load_helplines().find(policy.country, Hazard.SELF_HARM):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
     def say(report: Report) -> None:
         print("\n".join(report.lines()), file=sys.stderr)
 
+    # As Ctrl-C: whichever way we are asked to end, the trainer ends with us.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     from tqdm import tqdm
 
     with tqdm(desc=recipe.name, unit=" steps", disable=None) as bar:

@@ -77,11 +77,14 @@ def run(args: argparse.Namespace) -> int:
     """Start everything, say where the page is, and wait for Ctrl-C."""
     from kidrails_guard.commands.demo import parse_band, require_page
     from kidrails_guard.engine.base import url_host
+    from kidrails_guard.proxy.settings import check_upstream
     from kidrails_guard.supervisor import Interrupted, Tree, ends_on_signals, wait_for_the_end
 
     if args.upstream and (args.model or args.adapter or args.no_voice or args.engine_port):
         raise UsageError("--upstream guards a running server: leave out --model, --adapter, "
                          "--no-voice and --engine-port")  # fmt: skip
+    if args.upstream:
+        check_upstream(args.upstream)
     band = parse_band(args.band)
     require_page()
     ends_on_signals()

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -275,6 +276,7 @@ def follow(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         ) as process,
     ):
         assert process.stdout is not None
@@ -287,8 +289,10 @@ def follow(
                 rest = _report(rest + piece, progress)
             status = process.wait()
         except BaseException:
-            # Whatever stops us stops the training too; its checkpoints stay.
-            process.terminate()
+            # Whatever stops us stops the training too, and what accelerate started for it: it does
+            # not hand a signal on. The checkpoints stay.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
             raise
     scale = 1 << 20 if sys.platform == "darwin" else 1 << 10
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // scale

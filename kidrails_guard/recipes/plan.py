@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from kidrails_guard.errors import RecipeError
-from kidrails_guard.recipes.schema import Method, Recipe
+from kidrails_guard.recipes.schema import Method, Recipe, Strategy
 from kidrails_guard.spectrum.checkpoint import ModelIndex
 from kidrails_guard.spectrum.shapes import model_index
 from kidrails_guard.spectrum.targeting import Selection
@@ -31,6 +31,7 @@ class Plan:
         total: how many numbers the model holds, adapters not counted.
         tensors: how many tensors are trained (with LoRA: two for each adapted layer).
         scan_sha256: the scan that decided the layers; empty for other methods than Spectrum.
+        machines: on how many the same command has to be started; Ray starts its own.
     """
 
     recipe: str
@@ -39,6 +40,7 @@ class Plan:
     total: int
     tensors: int
     scan_sha256: str = ""
+    machines: int = 1
 
     @property
     def share(self) -> float:
@@ -48,7 +50,10 @@ class Plan:
 
     def line(self) -> str:
         """Return the comment line that carries the plan in a rendered recipe."""
-        return MARK + json.dumps(asdict(self), separators=(", ", ": "))
+        values = asdict(self)
+        if self.machines == 1:
+            del values["machines"]
+        return MARK + json.dumps(values, separators=(", ", ": "))
 
 
 def make_plan(recipe: Recipe, selection: Selection | None, index: ModelIndex) -> Plan:
@@ -58,7 +63,12 @@ def make_plan(recipe: Recipe, selection: Selection | None, index: ModelIndex) ->
         ScanError: the selection is for another model.
         RecipeError: the model has no layer that an adapter could stand beside.
     """
-    common = {"recipe": recipe.name, "method": recipe.method.value}
+    ray = recipe.hardware.strategy is Strategy.RAY
+    common: dict[str, Any] = {
+        "recipe": recipe.name,
+        "method": recipe.method.value,
+        "machines": 1 if ray else recipe.hardware.machines,
+    }
     total = index.total_parameters
     if selection is not None:
         selection.check_against(index)

@@ -122,11 +122,19 @@ def train(
         progress: called with (step, steps, loss or None).
 
     Raises:
-        RecipeError: preflight found a problem, or the output folder holds something else.
+        RecipeError: preflight found a problem, the output folder holds something else, or the
+            recipe is for several machines and ``accelerate`` does not say which one this is.
         TrainingFailed: axolotl ended before the last step.
         ScanError: a checkpoint is damaged.
     """
     root, cpu = settings.root, settings.machine.gpus == 0
+    machines = recipe.plan.machines if recipe.plan else 1
+    if machines > 1 and not cpu and not settings.accelerate:
+        raise RecipeError(
+            f"{recipe.path}: is for {machines} machines, and this command alone would train on one "
+            'of them; on every machine say which it is: --accelerate "--config_file FILE '
+            '--machine_rank N --main_process_ip IP" (the head of the recipe has the file)'
+        )
     if cpu:
         recipe = recipe.override(cpu_overrides(recipe.config))
     report = preflight([recipe], machines=[settings.machine], root=root, python=settings.python)[0]

@@ -185,6 +185,7 @@ def test_what_is_wrong_is_said_before_anything_starts(
             (["--band", "13-15"], "5-6, 7-9, 10-12"),
             (["--model", str(tmp_path / "none.gguf")], "no such file"),
             (["--upstream", "http://localhost:1/v1", "--model", "x"], "leave out --model"),
+            (["--upstream", "notaurl"], "is neither an http(s) URL"),
             (["--guard-args", "--keys other"], "set by `kidrails up`"),
             (["--port", "99999"], "1 to 65535"),
         ):

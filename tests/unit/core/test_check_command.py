@@ -196,6 +196,10 @@ def test_policy_verbs(capsys, tmp_path: Path) -> None:
     mine.write_text(mine.read_text("utf-8").replace("country: null", "country: XX"), "utf-8")
     assert main(["policy", "diff", str(mine), "--json"]) == 1
     assert json.loads(capsys.readouterr().out) == [{"key": "country", "old": None, "new": "XX"}]
+    other = tmp_path / "other.yaml"
+    other.write_text(mine.read_text("utf-8").replace("locale: en", "locale: xx"), "utf-8")
+    assert main(["policy", "validate", str(mine), str(other)]) == 1
+    assert f"{other}: locale: 'xx' has no answers" in capsys.readouterr().err
     assert main(["policy", "validate", str(mine), "--json"]) == 0
     assert "no helpline" in json.loads(capsys.readouterr().out)[0]["warning"]
     mine.write_text("name: broken\n", "utf-8")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -198,3 +199,31 @@ def test_an_interrupt_stops_the_training(tmp_path: Path, monkeypatch: pytest.Mon
             progress=interrupt,
         )
     assert started[0].poll() is not None
+
+
+def test_an_interrupt_stops_what_the_launcher_started(tmp_path: Path) -> None:
+    def interrupt(done: int, *_: object) -> None:
+        if done == 1:
+            raise KeyboardInterrupt
+
+    # As accelerate does: the training is a child that hears nothing of its launcher's end.
+    worker = (
+        "import os, pathlib, time; pathlib.Path('pid').write_text(str(os.getpid()));"
+        "print('| 1/2 [', flush=True); time.sleep(60)"
+    )
+    script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}])"
+    with pytest.raises(KeyboardInterrupt):
+        follow(
+            [sys.executable, "-c", script],
+            root=tmp_path,
+            log=tmp_path / "log",
+            offline=True,
+            progress=interrupt,
+        )
+    pid = int((tmp_path / "pid").read_text())
+    for _ in range(100):
+        state = Path(f"/proc/{pid}/stat")
+        if not state.exists() or state.read_text().split()[2] == "Z":
+            return
+        time.sleep(0.05)
+    pytest.fail("the training goes on")

@@ -16,13 +16,14 @@ from safetensors.numpy import save_file
 
 from kidrails_guard.errors import RecipeError
 from kidrails_guard.recipes import training
-from kidrails_guard.recipes.findings import Report
+from kidrails_guard.recipes.findings import Report, problem
 from kidrails_guard.recipes.launch import Identity, Outcome, prepare_output
 from kidrails_guard.recipes.preflight import Machine
 from kidrails_guard.recipes.rendered import load_rendered
 from kidrails_guard.recipes.training import Settings, Trained
 
 Tensors = dict[str, np.ndarray]
+BAD = problem("model", "played")
 HUB = "someone/some-llama"
 ADAPTER = {
     "base_model.model.m.q_proj.lora_A.weight": np.ones((2, 4), np.float32),
@@ -163,3 +164,22 @@ def test_the_folder_that_training_starts_in_is_not_moved_aside(
     with pytest.raises(RecipeError, match="holds the folder that training is started in"):
         play(trained_weights()).train({"output_dir": folder}, fresh=True)
     assert (tmp_path / "mine.yml").is_file()
+
+
+def test_a_recipe_for_several_machines_does_not_train_on_one_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(**settings: Any) -> None:
+        training.train(
+            load_rendered("kidrails-nodes"),
+            Settings(root=tmp_path, python=Path(sys.executable), **settings),
+            say=lambda _: None,
+        )
+
+    with pytest.raises(RecipeError, match=r"is for 2 machines.*--machine_rank N"):
+        start(machine=Machine("h100", 8))
+    assert not list(tmp_path.iterdir())
+    # Told which machine this is, it goes on to the preflight.
+    monkeypatch.setattr(training, "preflight", lambda *_, **__: [Report("nodes", (BAD,))])
+    with pytest.raises(RecipeError, match="1 problems, training not started"):
+        start(machine=Machine("h100", 8), accelerate=("--machine_rank", "0"))
