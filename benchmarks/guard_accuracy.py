@@ -2,8 +2,9 @@
 
 Usage: python benchmarks/guard_accuracy.py [--public DIR] [--limit N] [--policy FILE]
 
-Three kinds of text, none of which trained the classifier or chose its thresholds:
+Four kinds of text, none of which trained the classifier or chose its thresholds:
 - held out: golden messages and minimal pairs of this project's held-out split, with labels;
+- scenes: dangers and their harmless neighbours in scenes that no training text has, with labels;
 - risky: public prompts that are all to be held back, from sets kept out of training by name;
 - calm: children's talk and questions on stories, from conversations and stories kept out.
 The rules were written with the hand-written files in view, so their part of the first kind is not
@@ -62,6 +63,8 @@ from kidrails_guard.types import (
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "guard_accuracy.json"
 BAND = AgeBand.MIDDLE
+SCENES = "scenes"
+"""The file of whole scenes in ``data/held_out``: messages and replies, risky ones and harmless."""
 PLAIN = "ordinary"
 """The file of ordinary talk in ``data/held_out``: everything in it should pass."""
 DISGUISES: tuple[Callable[[str], Sequence[Any]], ...] = (
@@ -238,10 +241,18 @@ def main() -> int:
     asked = [o for o in whole if o.row.stage is Stage.INPUT]
     kinds = {
         kind: [o for o in asked if o.row.source == source]
-        for kind, source in (("golden messages", "golden"), ("minimal pairs", "pairs"))
+        for kind, source in (
+            ("golden messages", "golden"),
+            ("minimal pairs", "pairs"),
+            ("scenes", SCENES),
+        )
     }
     table = {kind: {"KidRails": figures(found)} for kind, found in kinds.items()}
-    replies = figures([o for o in whole if o.row.stage is Stage.OUTPUT])
+    told = [o for o in whole if o.row.stage is Stage.OUTPUT]
+    replies = {
+        "golden replies": figures([o for o in told if o.row.source != SCENES]),
+        "replies in scenes": figures([o for o in told if o.row.source == SCENES]),
+    }
     held: dict[str, dict[str, Estimate]] = {
         "KidRails": {name: share([o.got.answers for o in found]) for name, found in beside.items()}
     }
@@ -257,7 +268,7 @@ def main() -> int:
             name: share([holds_back(row.text) for row in tqdm(rows, disable=None, leave=False)])
             for name, rows in sets.items()
         }
-    parts = ablation(policy, checks, own)
+    parts = ablation(policy, checks, [row for row in own if row.source != SCENES])
     hazards = {
         hazard: {name: asdict(rate) for name, rate in rates.items() if rate.n}
         for hazard, rates in by_hazard(whole).items()
@@ -268,10 +279,12 @@ def main() -> int:
     )
     for kind, rows in table.items():
         print_table(f"Held-out {kind} (n = {len(kinds[kind])})", rows)
-    print(
-        f"\nReplies: bad ones held {percent(replies.get('bad replies held'))}, "
-        f"good ones held {percent(replies.get('good replies held'))}"
-    )
+    print()
+    for kind, rates in replies.items():
+        print(
+            f"{kind}: bad ones held {percent(rates.get('bad replies held'))}, "
+            f"good ones held {percent(rates.get('good replies held'))}"
+        )
     print("\nTexts that were held back (harmbench and safe_child_llm should be, others not)")
     for name, rates in held.items():
         print(f"{name:<26}" + "  ".join(f"{s} {r.as_text()}" for s, r in rates.items()))
