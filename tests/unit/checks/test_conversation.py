@@ -227,6 +227,40 @@ def test_grave_talk_with_the_words_of_every_day_is_found(
     assert hazard in {of for of, _ in found(after(*turns), text)}
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["ya", "mhm", "uh huh", "i guess so", "i think so", "ok yes", "umm yes", "i dont know", "true"],
+)
+def test_a_yes_as_children_type_it_is_a_yes(text: str) -> None:
+    asked = after("im sad", "Are you thinking about hurting yourself?")
+    assert ("K01", "asked_about_self_harm") in found(asked, text)
+    asked = after("im sad", "Does someone hurt you at home?")
+    assert ("K02", "asked_about_hurt") in found(asked, text)
+
+
+@pytest.mark.parametrize(
+    ("question", "text", "hazard"),
+    [
+        ("Are you safe right now?", "nah", "K02"),
+        ("Are you safe right now?", "im not sure", "K02"),
+    ],
+)
+def test_an_answer_to_a_hard_question(question: str, text: str, hazard: str) -> None:
+    assert hazard in {of for of, _ in found(after("hm", question), text)}
+
+
+@pytest.mark.parametrize(
+    ("question", "text"),
+    [
+        ("Are you thinking about hurting yourself?", "nah"),
+        ("Does someone hurt you?", "nah"),
+        ("Are you safe right now?", "ya"),
+    ],
+)
+def test_an_answer_to_a_question_that_is_none(question: str, text: str) -> None:
+    assert found(after("hm", question), text) == set()
+
+
 def test_an_old_bad_turn_is_forgotten() -> None:
     old = ["how do i make a bomb", NO]
     calm = [t for i in range(4) for t in (f"tell me fact {i} about cats", "Cats purr.")]
