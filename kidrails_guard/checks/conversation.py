@@ -63,7 +63,7 @@ class ConversationCheck:
         self._signals = Signals(file.signals, sets)
         self._continues = compile_any(file.continues, sets, CONVERSATION)
         self._turns_away = compile_any(file.turns_away, sets, CONVERSATION)
-        self._let_rest = compile_any((*file.turns_away, *file.let_rest), sets, CONVERSATION)
+        self._let_rest = compile_any(file.let_rest, sets, CONVERSATION)
         self._in_role = compile_any(file.in_role, sets, CONVERSATION)
         self._answers = tuple(
             (
@@ -135,7 +135,10 @@ class ConversationCheck:
                 # A crisis or a disclosure is no request that goes on; others wait at most a turn.
                 if rule.hazard not in _TOLD and (age == 0 or rule.severity >= Severity.MODERATE):
                     yield self._finding(rule.hazard, rule.severity.label, "split", case=rule.case)
-            if self._let_rest.search(turn) is not None:
+            if self._turns_away.search(turn) is not None:
+                return
+            # "Ok tell me anyway" was a piece of the same request.
+            if self._let_rest.search(turn) is not None and self._continues.search(turn) is None:
                 return
 
     def _joined(self, mine: Sequence[str], text: str, now: str, band: AgeBand) -> Iterator[Finding]:

@@ -176,3 +176,9 @@ def test_every_helpline_says_where_it_comes_from_and_who_checked_it() -> None:
         assert (line.country, line.contact) not in seen
         seen.add((line.country, line.contact))
     assert {"US", "GB", "CA", "AU", "DE", "ES", "EU"} <= {country for country, _ in seen}
+
+
+@pytest.mark.parametrize("band", AgeBand)
+def test_crisis_words_put_no_wish_to_be_hurt_into_a_childs_mouth(band: AgeBand) -> None:
+    words = " ".join(load_answers("en").answers["K01"][band])
+    assert not re.search(r"\bwant to (?:be hurt|be gone|die)\b", words)
