@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from kidrails_guard.commands.options import at_least
-from kidrails_guard.errors import RecipeError
+from kidrails_guard.errors import RecipeError, UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,6 +99,8 @@ def _render(args: argparse.Namespace) -> int:
     from kidrails_guard.files import write_atomic
     from kidrails_guard.recipes.gallery import render_one, shipped_files
 
+    if args.all and (args.name or args.base_model or args.selection or args.out):
+        raise UsageError("--all writes what ships, as it is: leave NAME and the other options out")
     if args.all or (args.check and not args.name):
         return _render_all(check=args.check, files=shipped_files())
     if not args.name:
@@ -108,8 +110,12 @@ def _render(args: argparse.Namespace) -> int:
         to=args.to,
         base_model=args.base_model,
         selection_file=args.selection,
-        file=None if args.check else args.out,
+        file=args.out,
     )
+    if args.check and args.out is not None:
+        return _render_all(check=True, files={args.out: text}, again=f"{args.name} -o {args.out}")
+    if args.check and Path(args.name).suffix:
+        raise UsageError(f"--check {args.name}: compare it with what? Give the file: -o FILE")
     if args.check:
         from kidrails_guard.content import content_root
 
@@ -120,6 +126,8 @@ def _render(args: argparse.Namespace) -> int:
     if args.out is None:
         print(text, end="")
         return 0
+    if args.out.exists() and Path(args.name).exists() and args.out.samefile(args.name):
+        raise UsageError(f"-o {args.out} would overwrite the spec that it is rendered from")
     try:
         write_atomic(args.out, text)
     except OSError as error:
@@ -131,7 +139,7 @@ def _render(args: argparse.Namespace) -> int:
     return 0
 
 
-def _render_all(*, check: bool, files: dict[Path, str]) -> int:
+def _render_all(*, check: bool, files: dict[Path, str], again: str = "--all") -> int:
     from kidrails_guard.files import write_atomic
 
     stale = [
@@ -141,7 +149,7 @@ def _render_all(*, check: bool, files: dict[Path, str]) -> int:
     ]
     if check:
         for path in stale:
-            print(f"differs from its spec: {path}; run: kidrails recipe render --all")
+            print(f"differs from its spec: {path}; run: kidrails recipe render {again}")
         print(f"{len(files) - len(stale)} of {len(files)} rendered files are as their specs say")
         return 1 if stale else 0
     for path in stale:

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kidrails_guard.commands.options import at_least
+
 if TYPE_CHECKING:
     from kidrails_guard.recipes.findings import Report
 
@@ -29,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base-model", metavar="DIR", help="train this base instead")
     parser.add_argument("--output", metavar="DIR", help="write the model there instead")
     parser.add_argument("--data", metavar="FILE", help="learn from this JSONL file instead")
-    parser.add_argument("--max-steps", metavar="N", type=int, help="stop after N steps")
+    parser.add_argument("--max-steps", metavar="N", type=at_least(1), help="stop after N steps")
     parser.add_argument(
         "--fresh", action="store_true", help="move an older run aside instead of going on with it"
     )

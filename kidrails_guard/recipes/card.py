@@ -37,12 +37,14 @@ class TrainingRecord:
         steps: taken.
         train_loss: (step, loss) at every step.
         held_out_loss: (step, loss) on rows that were not trained on; step 0 is the base.
-        seconds: of this (or the last part of the) run.
-        peak_mb: most memory of a training process, in MB.
-        machine: its processor.
+        seconds: of this (or the last part of the) run; 0 where it ended before it was noted.
+        peak_mb: most main memory of a training process, in MB.
+        machine: its GPUs, where it has some, and its processor.
         command: what was run.
         identity: hashes of recipe, data and base.
         versions: of the packages that trained.
+        complaints: what differs from the plan; empty where all is as meant.
+        resumed_at: the step after which the last part of the run began; 0 where it ran in one.
     """
 
     recipe: str
@@ -62,6 +64,8 @@ class TrainingRecord:
     command: str
     identity: Mapping[str, Any]
     versions: Mapping[str, str]
+    complaints: tuple[str, ...] = ()
+    resumed_at: int = 0
 
     @property
     def held_out_change(self) -> tuple[float, float] | None:
@@ -146,6 +150,16 @@ def draw_losses(record: TrainingRecord) -> bytes:
     return sink.getvalue()
 
 
+def _time(record: TrainingRecord) -> str:
+    if not record.seconds:
+        return f"not noted; on {record.machine}"
+    part = f", from step {record.resumed_at:,} on" if record.resumed_at else ""
+    return (
+        f"{record.seconds:.0f} s{part}, on {record.machine}; at most {record.peak_mb:,} MB of "
+        "main memory"
+    )
+
+
 def page(record: TrainingRecord) -> str:
     """Return the page in Markdown."""
     trained = f"{record.trainable:,} parameters"
@@ -161,7 +175,8 @@ def page(record: TrainingRecord) -> str:
         ("Tensors", record.tensors),
         ("Steps", f"{record.steps:,}"),
         ("Held-out loss", held),
-        ("Time", f"{record.seconds:.0f} s on {record.machine}; at most {record.peak_mb:,} MB"),
+        ("Time", _time(record)),
+        *(("**Not as planned**", text) for text in record.complaints),
     ]
     table = "\n".join(f"| {name} | {text} |" for name, text in rows)
     versions = ", ".join(f"{name} {version}" for name, version in record.versions.items())

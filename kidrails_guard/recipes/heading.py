@@ -9,13 +9,16 @@ from typing import Final
 
 from kidrails_guard.recipes.plan import Plan
 from kidrails_guard.recipes.schema import Method, Recipe, Strategy
+from kidrails_guard.spectrum.targeting import Method as Choice
 from kidrails_guard.spectrum.targeting import Selection
 
 ACCELERATE_CONFIGS: Final[dict[Strategy, str]] = {
     Strategy.FSDP2: "recipes/accelerate/eight-gpus.yaml",
     Strategy.ZERO3: "recipes/accelerate/eight-gpus.yaml",
 }
+_CONFIG_GPUS: Final = 8
 MACHINES_CONFIG: Final = "recipes/accelerate/two-machines.yaml"
+_CONFIG_MACHINES: Final = 2
 WIDTH: Final = 98
 
 
@@ -27,8 +30,12 @@ def launch_command(recipe: Recipe, file: str) -> str:
     options = ""
     if hardware.machines > 1:
         options = f"--config_file {MACHINES_CONFIG} --machine_rank N --main_process_ip IP "
+        if (hardware.machines, hardware.gpus) != (_CONFIG_MACHINES, _CONFIG_GPUS):
+            options += f"--num_machines {hardware.machines} --num_processes {hardware.devices} "
     elif hardware.strategy in ACCELERATE_CONFIGS:
         options = f"--config_file {ACCELERATE_CONFIGS[hardware.strategy]} "
+        if hardware.gpus != _CONFIG_GPUS:
+            options += f"--num_processes {hardware.gpus} "
     return f"accelerate launch {options}-m axolotl.cli.train {file}"
 
 
@@ -59,7 +66,9 @@ def heading(
     file = shlex.quote(file or recipe_file(recipe))
     command = launch_command(recipe, file)
     ours = f"kidrails train {file}  (checks before, proves what changed after)"
-    if recipe.hardware.machines > 1 and recipe.hardware.strategy is not Strategy.RAY:
+    # Ray finds its machines itself.
+    by_hand = recipe.hardware.machines > 1 and recipe.hardware.strategy is not Strategy.RAY
+    if by_hand:
         ours = ""  # it starts this machine only, and would train there alone
     share = f"{plan.trainable:,} of {plan.total:,} parameters ({plan.share:.1%})"
     rows = [
@@ -71,10 +80,15 @@ def heading(
         ("Check", f"kidrails recipe validate {file}"),
         ("Train", command),
         ("or", ours),
-        ("Change", f"{command} --learning_rate 1e-5 --output_dir {recipe.output}-2"),
+        ("Change", f"{command} --learning_rate 1e-5 --output_dir {_quoted(recipe, '-2')}"),
         ("Result", f"{recipe.output}/  ->  {_use(recipe, file)}"),
     ]
-    lines = [recipe.title, "", *textwrap.wrap(" ".join(recipe.about.split()), WIDTH), ""]
+    lines = [
+        " ".join(recipe.title.split()),
+        "",
+        *textwrap.wrap(" ".join(recipe.about.split()), WIDTH),
+        "",
+    ]
     for label, text in rows:
         if text:
             first, rest = f"{label:<8}", " " * 8
@@ -82,7 +96,7 @@ def heading(
             whole = label in {"Check", "Train", "or", "Change", "Result", "Data"}
             width = 1000 if whole else WIDTH
             lines += textwrap.wrap(text, width, initial_indent=first, subsequent_indent=rest)
-    if recipe.hardware.machines > 1:
+    if by_hand:
         lines.append("        (on every machine, with N = 0, 1, … and IP of machine 0)")
     lines.append("        (axolotl reports usage to its makers unless DO_NOT_TRACK=1 is set)")
     lines += ["", *_source(recipe, spec, file=file)]
@@ -101,20 +115,35 @@ def _source(recipe: Recipe, spec: str | None, *, file: str) -> list[str]:
     return lines
 
 
+def _quoted(recipe: Recipe, more: str = "") -> str:
+    return shlex.quote(recipe.output + more)
+
+
 def _use(recipe: Recipe, file: str) -> str:
     if recipe.method in {Method.LORA, Method.QLORA}:
-        return f"axolotl merge-lora {file}"
+        return f"axolotl merge-lora {file}  ->  kidrails up --model {_quoted(recipe, '/merged')}"
     if recipe.name.endswith("-guard"):
-        return f"vllm serve {recipe.output}, and its URL as a judge in the policy"
-    return f"kidrails up --model {recipe.output}"
+        return f"vllm serve {_quoted(recipe)}, and its URL as a judge in the policy"
+    return f"kidrails up --model {_quoted(recipe)}"
+
+
+_CHOICES: Final[dict[Choice, str]] = {
+    Choice.TOP: "with the highest signal-to-noise ratio",
+    Choice.BUDGET: "with the highest signal-to-noise ratio",
+    Choice.BOTTOM: "with the lowest signal-to-noise ratio",
+    Choice.RANDOM: "drawn at random",
+}
 
 
 def _origin(selection: Selection | None) -> str:
     if selection is None:
         return ""
+    seed = f" with seed {selection.seed}" if selection.seed is not None else ""
+    how = f"{selection.method}{seed}, {selection.estimator} estimator"
+    extras = [name for name in ("embeddings", "head", "norms") if getattr(selection, name)]
+    beside = f", and {', '.join(extras)}" if extras else ""
     return (
-        f"the {selection.fraction:.0%} with the highest signal-to-noise ratio in each of "
-        f"{len(selection.types)} module types ({selection.method}, {selection.estimator} "
-        f"estimator); scan of {selection.model}: {selection.scan_source}, sha256 "
-        f"{selection.scan_sha256}."
+        f"the {selection.fraction:.0%} {_CHOICES[selection.method]} in each of "
+        f"{len(selection.types)} module types ({how}){beside}; scan of {selection.model}: "
+        f"{selection.scan_source}, sha256 {selection.scan_sha256}."
     )

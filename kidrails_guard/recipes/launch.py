@@ -28,6 +28,7 @@ from kidrails_guard.spectrum.checkpoint import read_index
 RUN_FILE: Final = "kidrails_run.json"
 LOG_FILE: Final = "kidrails_train.log"
 _STEPS: Final = re.compile(rb"\| *(\d+)/(\d+) \[")
+_BAR: Final = re.compile(r"\d(?:it/s|s/it)|\?it/s\]")
 _NUMBERS: Final = re.compile(r"\{'(?:eval_)?loss':[^{}]*\}")
 
 Progress = Callable[[int, int, float | None], None]
@@ -318,5 +319,5 @@ def _report(text: bytes, progress: Progress | None) -> bytes:
 def tail(log: Path, *, lines: int = 12) -> str:
     """Return the end of a log, without progress bars."""
     text = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n")
-    kept = [line for line in text.splitlines() if line.strip() and "it/s]" not in line]
+    kept = [line for line in text.splitlines() if line.strip() and not _BAR.search(line)]
     return "\n".join(kept[-lines:])

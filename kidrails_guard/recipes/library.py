@@ -89,7 +89,13 @@ def load_selection(recipe: Recipe, *, file: Path | None = None) -> Selection | N
         return Selection.load(file)
     if recipe.selection is None:
         return None
-    return Selection.load(content_path("recipes") / recipe.selection)
+    return Selection.load(selection_path(recipe.selection))
+
+
+def selection_path(name: str) -> Path:
+    """Return a selection's file: as it is named from here, else below ``recipes/``."""
+    path = Path(name)
+    return path if path.is_file() else content_path("recipes") / path
 
 
 def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:

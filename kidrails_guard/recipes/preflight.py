@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,12 @@ class Machine:
     Attributes:
         kind: a key of `CAPABILITIES`.
         gpus: how many GPUs.
+        name: what they are called, where they were looked at.
     """
 
     kind: str = "h100"
     gpus: int = 1
+    name: str = field(default="", compare=False)
 
     @classmethod
     def cpu(cls) -> Machine:
@@ -222,4 +224,5 @@ def this_machine(python: Path) -> Machine:
         return Machine.cpu()
     joined = "".join(found).lower().replace(" ", "")
     kind = next((kind for kind in CAPABILITIES if kind in joined), "a100")
-    return Machine(kind if bf16 == "True" else "t4", len(found))
+    kinds = ", ".join(f"{found.count(one)} x {one}" for one in dict.fromkeys(found))
+    return Machine(kind if bf16 == "True" else "t4", len(found), kinds)

@@ -178,7 +178,7 @@ class Recipe(Part):
         architecture: the well-known model whose shapes the base has, where that is a folder.
         stage: what is learnt from.
         method: which parameters are trained.
-        selection: for Spectrum: a file below ``recipes/``.
+        selection: for Spectrum: a file, or one below ``recipes/``.
         chat: how a conversation becomes text.
         data: where the rows are.
         sequence_len: tokens a sequence; longer rows are dropped by axolotl, and refused by us.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -320,7 +321,7 @@ def _check_prepared(config: Config, root: Path) -> list[Result]:
                     "data",
                     f"{path} is newer than what axolotl prepared from it in {prepared}, and "
                     "axolotl would train on the old rows",
-                    f"rm -r {prepared}",
+                    f"rm -r {shlex.quote(str(prepared))}",
                 )
             ]
     return []

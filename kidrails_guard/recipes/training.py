@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
+import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from kidrails_guard.errors import KidRailsError, RecipeError
-from kidrails_guard.recipes.card import TrainingRecord, cpu_name, losses, write_record
+from kidrails_guard.recipes.card import PAGE, TrainingRecord, cpu_name, losses, write_record
 from kidrails_guard.recipes.findings import Report
 from kidrails_guard.recipes.launch import (
     LOG_FILE,
@@ -175,12 +175,14 @@ def train(
                 f"last checkpoint. All it said is in {output / LOG_FILE}; its end:\n"
                 f"{tail(output / LOG_FILE)}"
             )
-    record, complaints = _conclude(
-        recipe, output, root=root, identity=identity, outcome=outcome, command=command
+    record = _conclude(
+        recipe, output, settings=settings, identity=identity, outcome=outcome, command=command
     )
-    if not start.done:
-        write_record(output, record)
-    return Trained(output, record, tuple(complaints), start.done)
+    # The page is written last: without it, what came after the training was stopped.
+    if not (start.done and (output / PAGE).is_file()):
+        begun = int(start.checkpoint.name.rpartition("-")[2]) if start.checkpoint else 0
+        write_record(output, replace(record, resumed_at=begun))
+    return Trained(output, record, record.complaints, start.done)
 
 
 def output_folder(config: Mapping[str, Any], root: Path) -> Path:
@@ -209,13 +211,13 @@ def _conclude(
     recipe: Rendered,
     output: Path,
     *,
-    root: Path,
+    settings: Settings,
     identity: Identity,
     outcome: Outcome,
     command: list[str],
-) -> tuple[TrainingRecord, list[str]]:
+) -> TrainingRecord:
     """Prove what changed, and gather the record."""
-    config = recipe.config
+    config, root = recipe.config, settings.root
     method = trained_method(config)
     revision = config.get("revision_of_model")
     base = base_checkpoint(
@@ -243,7 +245,8 @@ def _conclude(
     train_loss, held_out = losses(state.get("log_history", ()))
     if not all(value == value and abs(value) != float("inf") for _, value in train_loss):
         complaints.append("the training loss was NaN or infinite")
-    record = TrainingRecord(
+    gpu = settings.machine.name
+    return TrainingRecord(
         recipe=recipe.name,
         base_model=str(config["base_model"]),
         method=method,
@@ -257,12 +260,12 @@ def _conclude(
         held_out_loss=held_out,
         seconds=round(outcome.seconds, 1),
         peak_mb=outcome.peak_mb,
-        machine=cpu_name(),
-        command=_shown_command(command),
+        machine=f"{gpu}, {cpu_name()}" if gpu else cpu_name(),
+        command=_shown_command(command, root),
         identity=identity.to_json(),
         versions=_versions(command[0]),
+        complaints=tuple(complaints),
     )
-    return record, complaints
 
 
 def _meant(config: Mapping[str, Any], index: ModelIndex) -> tuple[str, ...]:
@@ -270,12 +273,13 @@ def _meant(config: Mapping[str, Any], index: ModelIndex) -> tuple[str, ...]:
     return match_patterns(patterns, index.names).names if patterns else index.names
 
 
-def _shown_command(command: list[str]) -> str:
+def _shown_command(command: list[str], root: Path) -> str:
     """Return the command as a person would type it: without the interpreter's place."""
-    text = " ".join(command[1:])
-    text = text.removeprefix("-m accelerate.commands.launch ")
-    plain = f"accelerate launch {text}" if text != " ".join(command[1:]) else f"python {text}"
-    return re.sub(r" --(resume_from_checkpoint|dataset_prepared_path)=\S+", "", plain)
+    ours = ("--resume_from_checkpoint=", "--dataset_prepared_path=")
+    words = [word.removeprefix(f"{root}/") for word in command[1:] if not word.startswith(ours)]
+    if words[:2] == ["-m", "accelerate.commands.launch"]:
+        return shlex.join(["accelerate", "launch", *words[2:]])
+    return shlex.join(["python", *words])
 
 
 def _versions(python: str) -> dict[str, str]:

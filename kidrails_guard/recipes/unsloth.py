@@ -6,6 +6,7 @@ that one can read and change it.
 
 from __future__ import annotations
 
+import json
 import shlex
 import textwrap
 from pathlib import Path
@@ -53,20 +54,21 @@ def render_unsloth(
             f"{recipe.name} cannot be rendered for Unsloth, which fine-tunes on one GPU here; "
             "accepted are stage sft and strategy single"
         )
-    about = textwrap.fill(" ".join(recipe.about.split()), _WIDTH)
+    about = _doc(textwrap.fill(" ".join(recipe.about.split()), _WIDTH))
     command = f"python {shlex.quote(file or script_file(recipe.name))}"
     origin = spec or f"recipes/specs/{recipe.name}.yaml"
     arguments = _arguments(recipe, plan, selection_file)
     body = "\n".join(f"    {key}={_literal(value)}," for key, value in arguments.items())
-    return f'''"""{recipe.title}, with Unsloth.
+    title, needs = _doc(" ".join(recipe.title.split())), _doc(recipe.hardware.needs)
+    return f'''"""{title}, with Unsloth.
 
 {about}
 
-Needs   {recipe.hardware.needs}
+Needs   {needs}
         pip install unsloth kidrails-guard
-Data    {recipe.data.made_by}
-Train   {command}
-Change  {command} --learning_rate 1e-5 --max_steps 10
+Data    {_doc(recipe.data.made_by)}
+Train   {_doc(command)}
+Change  {_doc(command)} --learning_rate 1e-5 --max_steps 10
 
 Rendered from {origin}: kidrails recipe render {spec or recipe.name} --to unsloth
 """
@@ -120,10 +122,15 @@ def _arguments(recipe: Recipe, plan: Plan, selection_file: Path | None) -> dict[
     }
 
 
+def _doc(text: str) -> str:
+    """Return a text as it may stand in a docstring."""
+    return text.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
+
+
 def _literal(value: Any) -> str:
     """Return a value as Python source, with the double quotes that ruff wants."""
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return json.dumps(value, ensure_ascii=False)
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**6:
         return f"{value:_}"
     return repr(value)

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from kidrails_guard.content import content_path
-from kidrails_guard.errors import KidRailsError, RecipeError
+from kidrails_guard.errors import KidRailsError, MissingDependency, RecipeError
 from kidrails_guard.files import dump_json
+from kidrails_guard.recipes.library import selection_path
 from kidrails_guard.recipes.masking import IGNORED, Example, label_conversation
 from kidrails_guard.recipes.plan import LORA_TARGETS
 from kidrails_guard.spectrum.targeting import Selection
@@ -132,16 +133,19 @@ def read_conversations(path: Path) -> list[list[dict[str, str]]]:
     """Return the turns of every row.
 
     Raises:
-        RecipeError: the file is missing, or a row has no turns.
+        RecipeError: the file is missing or empty, or a row has no turns.
     """
     try:
         # Not splitlines(): it also cuts at U+2028, which JSON leaves as it is.
         lines = path.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line)["messages"] for line in lines if line.strip()]
+        rows = [json.loads(line)["messages"] for line in lines if line.strip()]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RecipeError(
             f"{path} cannot be read ({error}); make it with: kidrails data build"
         ) from None
+    if not rows:
+        raise RecipeError(f"{path} holds no row; make it with: kidrails data build")
+    return rows
 
 
 def split_rows(job: UnslothJob, rows: list[Example]) -> tuple[list[Example], list[Example] | None]:
@@ -156,12 +160,23 @@ def train(job: UnslothJob) -> dict[str, Any]:
     """Train, prove what is trained, save; return the record that is written beside the model.
 
     Raises:
+        MissingDependency: Unsloth is not installed.
         RecipeError: data or selection do not fit, a row is too long, or the model disagrees with
             the plan.
         KidRailsError: the first step's gradients are zero.
     """
-    # Unsloth patches transformers and trl, and has to come before them.
-    from unsloth import FastLanguageModel  # isort: skip
+    # Before minutes of loading: what is missing here would end the run after them.
+    talks = read_conversations(Path(job.data))
+    held_talks: list[list[dict[str, str]]] | None = None
+    if isinstance(job.held_out, str):
+        held_talks = read_conversations(Path(job.held_out))[:: job.held_out_part]
+    try:
+        # Unsloth patches transformers and trl, and has to come before them.
+        from unsloth import FastLanguageModel  # isort: skip
+    except ModuleNotFoundError as error:
+        raise MissingDependency(
+            str(error.name), command="pip install unsloth", purpose="training with Unsloth"
+        ) from None
 
     import torch
     from transformers import DataCollatorForSeq2Seq
@@ -190,11 +205,9 @@ def train(job: UnslothJob) -> dict[str, Any]:
         )
     names = set_trainable(model, job)
     _set_tokens(tokenizer, job)
-    rows = [label(turns, tokenizer, job) for turns in read_conversations(Path(job.data))]
-    train_rows, held = split_rows(job, rows)
-    if held is None:
-        talks = read_conversations(Path(str(job.held_out)))[:: job.held_out_part]
-        held = [label(turns, tokenizer, job) for turns in talks]
+    train_rows, held = split_rows(job, [label(turns, tokenizer, job) for turns in talks])
+    if held_talks is not None:
+        held = [label(turns, tokenizer, job) for turns in held_talks]
     trainer = SFTTrainer(
         model=model,
         processing_class=tokenizer,
@@ -276,8 +289,7 @@ def load_layers(job: UnslothJob) -> Selection:
     Raises:
         ScanError: it cannot be read.
     """
-    path = Path(str(job.selection))
-    return Selection.load(path if path.is_file() else content_path("recipes") / path)
+    return Selection.load(selection_path(str(job.selection)))
 
 
 def label(turns: Sequence[dict[str, str]], tokenizer: Any, job: UnslothJob) -> Example:

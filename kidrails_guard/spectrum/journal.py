@@ -2,41 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO
 
 from kidrails_guard.errors import ScanError
+from kidrails_guard.files import write_atomic
 from kidrails_guard.spectrum.report import SIDECAR_FORMAT, sidecar_path
 from kidrails_guard.spectrum.scoring import MatrixResult
 
 
 @dataclass
 class Journal:
-    """Finished matrices of one scan.
+    """Finished matrices of one scan, and those of others with other options.
+
+    The file is only ever appended to: a section begins with ``{"key": …}``, and a line of another
+    key is kept for the day when that scan is started again.
 
     Attributes:
         path: the journal's file, beside the scan's.
         stream: open for appending, locked.
         results: by parameter name, of this checkpoint and these options only.
+        others: the same of other checkpoints or options, by their key as JSON.
     """
 
     path: Path
     stream: IO[str]
     results: dict[str, MatrixResult] = field(default_factory=dict)
+    others: dict[str, dict[str, MatrixResult]] = field(default_factory=dict)
 
     @classmethod
     def open(cls, scan: Path, key: Mapping[str, str]) -> Journal:
-        """Open the journal of a scan file, and keep what fits this scan.
+        """Open the journal of a scan file, and take what fits this scan.
 
         Args:
             scan: the file that the scan will write.
-            key: checkpoint and options; results of another key are dropped.
+            key: checkpoint and options; results of another key are kept apart.
 
         Raises:
             ScanError: the folder is not writable, or another scan writes there.
@@ -57,44 +64,60 @@ class Journal:
                 f"another scan is writing {scan}; wait for it, or give another --out"
             ) from None
         journal = cls(path, stream)
-        journal._load(key)
-        # The last scan that was written, and on top what has been finished since.
-        journal.results = {**_finished(scan, key), **journal.results}
+        try:
+            journal._load(scan, key)
+        except BaseException:
+            journal.close()
+            raise
         return journal
 
-    def _load(self, key: Mapping[str, str]) -> None:
+    def _load(self, scan: Path, key: Mapping[str, str]) -> None:
         self.stream.seek(0)
-        lines = self.stream.read().split("\n")
-        if _parse(lines[0]) == {"key": dict(key)}:
-            for line in lines[1:]:
-                # A kill may have cut the last line short: then it does not parse.
-                try:
-                    one = MatrixResult.from_json(json.loads(line))
-                except (ValueError, KeyError, TypeError):
-                    continue
-                self.results[one.name] = one
-        self.stream.seek(0)
-        self.stream.truncate()
-        self._write({"key": dict(key)})
-        for one in self.results.values():
-            self._write(one.to_json())
+        text = self.stream.read()
+        sections = _sections(text)
+        # A kill or a full disk may have cut the last line short.
+        lines = [""] if text and not text.endswith("\n") else []
+        finished, found = _finished(scan, key)
+        if finished == _name(key):
+            # The last scan that was written, and on top what has been finished since.
+            sections[finished] = found | sections.get(finished, {})
+        elif found:
+            # This scan will take that file's place, but not its hours of work.
+            before = sections.setdefault(finished, {})
+            lines += _section(finished, {n: one for n, one in found.items() if n not in before})
+            before |= {n: one for n, one in found.items() if n not in before}
+        self.results = sections.pop(_name(key), {})
+        self.others = {name: results for name, results in sections.items() if results}
+        self._write([*lines, json.dumps({"key": dict(key)})])
 
     def append(self, result: MatrixResult) -> None:
         """Keep one more finished matrix."""
         self.results[result.name] = result
-        self._write(result.to_json())
+        self._write([_line(result)])
 
-    def _write(self, value: Mapping[str, Any]) -> None:
+    def _write(self, lines: Iterable[str]) -> None:
         try:
-            self.stream.write(json.dumps(value, allow_nan=False) + "\n")
+            self.stream.write("".join(f"{line}\n" for line in lines))
             self.stream.flush()
             os.fsync(self.stream.fileno())
         except OSError as error:
             raise ScanError(f"cannot write {self.path}: {error.strerror}") from None
 
     def remove(self) -> None:
-        """Remove the file: the scan is written, and holds all of it."""
-        self.path.unlink(missing_ok=True)
+        """Remove what the scan that was just written holds; the file, if nothing else is in it."""
+        lines = [line for name, found in self.others.items() for line in _section(name, found)]
+        # If it cannot be written, all stays as it is: then the file says more than it has to.
+        with contextlib.suppress(OSError):
+            if lines:
+                write_atomic(self.path, "".join(f"{line}\n" for line in lines))
+            else:
+                self.path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Close the file, which lets go of the lock."""
+        # What a full disk did not take was told when it was written.
+        with contextlib.suppress(OSError):
+            self.stream.close()
 
     def __enter__(self) -> Journal:
         return self
@@ -105,26 +128,50 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.stream.close()
+        self.close()
 
 
-def _parse(line: str) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None
+def _name(key: Mapping[str, str]) -> str:
+    return json.dumps(dict(key), sort_keys=True)
 
 
-def _finished(scan: Path, key: Mapping[str, str]) -> dict[str, MatrixResult]:
-    """Return the matrices of a finished scan of the same checkpoint with the same options.
+def _line(result: MatrixResult) -> str:
+    return json.dumps(result.to_json(), allow_nan=False)
+
+
+def _section(name: str, results: Mapping[str, MatrixResult]) -> list[str]:
+    lines = [_line(one) for one in results.values()]
+    return [json.dumps({"key": json.loads(name)}), *lines] if lines else []
+
+
+def _sections(text: str) -> dict[str, dict[str, MatrixResult]]:
+    """Return a journal's results by key, by parameter name; lines that are none are left out."""
+    sections: dict[str, dict[str, MatrixResult]] = {}
+    results: dict[str, MatrixResult] = {}
+    for line in text.split("\n"):
+        try:
+            value = json.loads(line)
+            if set(value) == {"key"}:
+                results = sections.setdefault(_name(value["key"]), {})
+                continue
+            one = MatrixResult.from_json(value)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue
+        results[one.name] = one
+    return sections
+
+
+def _finished(scan: Path, key: Mapping[str, str]) -> tuple[str, dict[str, MatrixResult]]:
+    """Return the key of the scan that was written last, and its matrices.
 
     So that the same scan again, with the other estimator or more types, computes only what is new.
     """
     try:
         content = json.loads(sidecar_path(scan).read_text(encoding="utf-8"))
-        if content["format"] != SIDECAR_FORMAT or any(content[k] != key[k] for k in key):
-            return {}
+        if content["format"] != SIDECAR_FORMAT:
+            return "", {}
+        name = _name({part: str(content[part]) for part in key})
         results = [MatrixResult.from_json(value) for value in content["matrices"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
-    return {one.name: one for one in results if not one.reason}
+        return "", {}
+    return name, {one.name: one for one in results if not one.reason}

@@ -142,6 +142,25 @@ def test_a_loss_that_is_no_number_is_a_complaint_with_a_record(
     assert record["train_loss"] == [[1, 3.0], [2, None]]
 
 
+def test_a_run_that_ended_before_its_record_gets_one_from_the_same_command(
+    play: Callable[..., Played],
+) -> None:
+    played = play(trained_weights())
+    page = played.train({"output_dir": "out"}).output / "TRAINING.md"
+    page.unlink()
+    again = played.train({"output_dir": "out"})
+    assert again.reused
+    assert "| Time | not noted; on" in page.read_text()
+
+
+def test_the_card_says_what_is_not_as_planned(
+    play: Callable[..., Played],
+) -> None:
+    made = play(trained_weights(), loss=float("nan")).train({"output_dir": "out"})
+    text = (made.output / "TRAINING.md").read_text()
+    assert "| **Not as planned** | the training loss was NaN or infinite |" in text
+
+
 def test_a_killed_run_goes_on_in_a_folder_elsewhere(
     play: Callable[..., Played], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -221,6 +221,46 @@ def test_half_a_line_in_the_journal_is_one_matrix_lost(model: Path, tmp_path: Pa
     assert scan_model(index, out, ScanOptions()).reused == 0
 
 
+def test_other_options_keep_what_a_stopped_scan_had_finished(model: Path, tmp_path: Path) -> None:
+    index, out = read_index(model), tmp_path / "out"
+    seen: list[object] = []
+
+    def stop(result: object, _: float, __: bool) -> None:
+        seen.append(result)
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scan_model(index, out, ScanOptions(), progress=stop)
+    fp64 = ScanOptions(precision=Precision.FP64)
+    assert scan_model(index, out, fp64).reused == 0
+    assert scan_model(index, out, ScanOptions()).reused == 5
+    # Nor does the scan that was finished, and whose file the last one took.
+    assert scan_model(index, out, fp64).reused == 16
+    assert scan_model(index, out, ScanOptions()).reused == 16
+
+
+def test_a_full_disk_at_the_start_keeps_the_journal(
+    model: Path, tmp_path: Path, monkeypatch
+) -> None:
+    index, out = read_index(model), tmp_path
+
+    def stop(_: object, __: float, ___: bool) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scan_model(index, out, ScanOptions(), progress=stop)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(ScanError, match="No space left"):
+            scan_model(index, out, ScanOptions())
+    assert scan_model(index, out, ScanOptions()).reused == 1
+
+
 def test_unwritable_folder(model: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ScanError, match=r"cannot write into .*give a writable --out"):
