@@ -27,7 +27,7 @@ from kidrails_guard.page import child, gate, grown_up
 from kidrails_guard.page.chat import ProxyChat
 from kidrails_guard.page.forms import Forms
 from kidrails_guard.page.gate import Gate, Sessions
-from kidrails_guard.page.settings import SettingsStore
+from kidrails_guard.page.settings import SettingsError, SettingsStore
 from kidrails_guard.page.talk import ChildPage
 from kidrails_guard.policy import load_policy
 from kidrails_guard.types import AgeBand
@@ -86,6 +86,7 @@ def build_app(
     child_page = ChildPage(chat, store, policy, audit=options.audit)
     # No OpenAPI pages: they would load scripts from elsewhere.
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_exception_handler(SettingsError, _broken)
     app.router.routes += [
         *Forms(
             store,
@@ -109,6 +110,11 @@ def build_app(
         hosts=_LOCAL_NAMES if local else None,
         frame_ancestors=options.frame_ancestors,
     )
+
+
+async def _broken(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, SettingsError)
+    return gate.settings_broken(error)
 
 
 def _visit_of(request: gr.Request) -> str:

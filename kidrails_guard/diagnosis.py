@@ -234,21 +234,35 @@ def _own_files() -> Iterator[Item]:
 def _folders() -> Iterator[Item]:
     from kidrails_guard.page.folders import config_folder, default_audit
 
-    for name, folder, variable in (
-        ("settings folder", config_folder(), "KIDRAILS_CONFIG"),
-        ("record folder", default_audit(), "KIDRAILS_STATE"),
+    for name, find, variable in (
+        ("settings folder", config_folder, "KIDRAILS_CONFIG"),
+        ("record folder", default_audit, "KIDRAILS_STATE"),
     ):
-        there = next(p for p in (folder, *folder.parents) if p.exists())
-        free = shutil.disk_usage(there).free
-        shown = f"{folder}, {free / 2**30:.1f} GiB free"
-        if not os.access(there, os.W_OK):
-            problem, command = f"{shown}, not writable", f"export {variable}=FOLDER"
-        elif free < LEAST_FREE_BYTES:
-            problem, command = f"{shown}: too little to keep a record", f"export {variable}=FOLDER"
+        found, problem = _folder(find)
+        if problem:
+            command = f"export {variable}=FOLDER"
+            yield Item(name, "problem", f"{found}{problem}", command=command, required=True)
         else:
-            yield Item(name, "ok", shown, required=True)
-            continue
-        yield Item(name, "problem", problem, command=command, required=True)
+            yield Item(name, "ok", found, required=True)
+
+
+def _folder(find: Callable[[], Path]) -> tuple[str, str]:
+    """Return a folder, as it is shown, and what is wrong with it; nothing where all is well."""
+    try:
+        folder = find()
+        # Not `exists`: below a folder that may not be entered it raises.
+        there = next(p for p in (folder, *folder.parents) if os.path.exists(p))  # noqa: PTH110
+        free = shutil.disk_usage(there).free
+    except (KidRailsError, OSError) as error:
+        return "", str(error)
+    shown = f"{folder}, {free / 2**30:.1f} GiB free"
+    if not there.is_dir():
+        return shown, f": {there} is a file, not a folder"
+    if not os.access(there, os.W_OK | os.X_OK):
+        return shown, ", not writable"
+    if free < LEAST_FREE_BYTES:
+        return shown, ": too little to keep a record"
+    return shown, ""
 
 
 def _ports() -> Iterator[Item]:

@@ -10,6 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from kidrails_guard.errors import UsageError
+
 
 def write_atomic(path: Path, data: str | bytes) -> None:
     """Write a file so that a reader sees the old one or the whole new one.
@@ -56,3 +58,33 @@ def sha256_file(path: Path) -> str:
 def sha256_text(text: str) -> str:
     """Return the hexadecimal SHA-256 of a text's UTF-8 bytes."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def own_folder(own: str, base: str, below_home: str) -> Path:
+    """Return a folder of this user's for KidRails.
+
+    Args:
+        own: the variable that names the folder itself.
+        base: the variable of the XDG base folder that holds it otherwise.
+        below_home: where that one lies below the home, where neither is set.
+
+    Raises:
+        UsageError: it would lie in a home that is not there.
+    """
+    if chosen := os.environ.get(own):
+        try:
+            return Path(chosen).expanduser()
+        except RuntimeError:  # ~somebody
+            raise UsageError(
+                f"{own} {chosen!r}: there is no home folder for its beginning; give the whole path"
+            ) from None
+    if given := os.environ.get(base):
+        return Path(given) / "kidrails"
+    try:
+        home = Path.home()
+    except RuntimeError:  # a container's user that the machine does not know
+        raise UsageError(
+            f"HOME is not set, and user {os.getuid()} has no home; set {own} to a folder that "
+            "this user may write"
+        ) from None
+    return home / below_home / "kidrails"

@@ -169,7 +169,10 @@ class Interrupted(KeyboardInterrupt):
 
 
 def ends_on_signals() -> None:
-    """Raise `Interrupted` in the main thread on SIGINT, SIGTERM and SIGHUP, once."""
+    """Raise `Interrupted` in the main thread on SIGINT, SIGTERM and SIGHUP, once.
+
+    SIGHUP stays ignored where it is: ``nohup`` asks to outlive the terminal.
+    """
 
     def end(_number: int, _frame: FrameType | None) -> None:
         # From here on everything is being stopped; being asked again does not make it faster,
@@ -179,7 +182,8 @@ def ends_on_signals() -> None:
         raise Interrupted
 
     for number in _ENDS:
-        signal.signal(number, end)
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, end)
 
 
 def wait_for_the_end() -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from kidrails_guard.engine.to_gguf import DEFAULT_TYPE
-from kidrails_guard.files import sha256_file
+from kidrails_guard.files import own_folder, sha256_file
 
 Progress = Callable[[int, int], None]
 
@@ -19,11 +18,12 @@ _SOURCES: Final = ("config.json", "tokenizer.json", "tokenizer_config.json", "ch
 
 
 def cache_folder() -> Path:
-    """Return the folder for converted models: ``KIDRAILS_CACHE`` or ``~/.cache/kidrails``."""
-    if own := os.environ.get("KIDRAILS_CACHE"):
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "kidrails"
+    """Return the folder for converted models: ``KIDRAILS_CACHE`` or ``~/.cache/kidrails``.
+
+    Raises:
+        UsageError: neither is set and there is no home.
+    """
+    return own_folder("KIDRAILS_CACHE", "XDG_CACHE_HOME", ".cache")
 
 
 def checkpoint_digest(folder: Path) -> str:

@@ -87,7 +87,12 @@ def find_model(argument: str | None) -> ModelSource:
     """
     if argument is None:
         return ModelSource(ModelKind.GGUF, DEFAULT_NAME, default_gguf())
-    path = Path(argument).expanduser()
+    try:
+        path = Path(argument).expanduser()
+    except RuntimeError:  # ~somebody, or a user without a home
+        raise UsageError(
+            f"MODEL {argument!r}: there is no home folder for its beginning; give the whole path"
+        ) from None
     if path.is_dir():
         return _folder(path)
     if path.is_file():

@@ -218,7 +218,10 @@ class ServerProcess:
                 if not self._ready:
                     self._lines.append(line)
                 if self._echo is not None:
-                    print(line, file=self._echo, flush=True)
+                    # A terminal that has been closed, a full disk: the server is drained all the
+                    # same.
+                    with contextlib.suppress(OSError, ValueError):
+                        print(line, file=self._echo, flush=True)
 
     def _probe(self) -> Phase:
         """Ask the server how far it is."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -132,7 +133,9 @@ class Keeper:
 
     def _tell(self, event: EngineEvent) -> None:
         if self._on_event is not None:
-            self._on_event(event)
+            # Nobody may be left to be told, and the server is started again all the same.
+            with contextlib.suppress(OSError, ValueError):
+                self._on_event(event)
 
     def _watch(self) -> None:
         deaths, since = 0, time.monotonic()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from kidrails_guard.errors import UsageError
+from kidrails_guard.files import own_folder
 
 
 def config_folder() -> Path:
@@ -14,7 +13,7 @@ def config_folder() -> Path:
     Raises:
         UsageError: neither is set and there is no home.
     """
-    return _folder("KIDRAILS_CONFIG", "XDG_CONFIG_HOME", ".config")
+    return own_folder("KIDRAILS_CONFIG", "XDG_CONFIG_HOME", ".config")
 
 
 def state_folder() -> Path:
@@ -23,24 +22,9 @@ def state_folder() -> Path:
     Raises:
         UsageError: neither is set and there is no home.
     """
-    return _folder("KIDRAILS_STATE", "XDG_STATE_HOME", ".local/state")
+    return own_folder("KIDRAILS_STATE", "XDG_STATE_HOME", ".local/state")
 
 
 def default_audit() -> Path:
     """Return the audit folder that `kidrails up` and `kidrails demo` share."""
     return state_folder() / "audit"
-
-
-def _folder(own: str, base: str, below_home: str) -> Path:
-    if chosen := os.environ.get(own):
-        return Path(chosen).expanduser()
-    if given := os.environ.get(base):
-        return Path(given) / "kidrails"
-    try:
-        home = Path.home()
-    except RuntimeError:  # a container's user that the machine does not know
-        raise UsageError(
-            f"HOME is not set, and user {os.getuid()} has no home; set {own} to a folder that "
-            "this user may write"
-        ) from None
-    return home / below_home / "kidrails"

@@ -6,6 +6,7 @@ Only the paths that the pages use are let through; everything of the grown-up's 
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 import threading
@@ -19,7 +20,10 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kidrails_guard.page.settings import SettingsStore
+from kidrails_guard.page import texts
+from kidrails_guard.page.settings import SettingsError, SettingsStore
+
+_log = logging.getLogger(__name__)
 
 GROWN_UP: Final = "/grown-up"
 LOGIN, SETUP, LOCK = f"{GROWN_UP}/login", f"{GROWN_UP}/setup", f"{GROWN_UP}/lock"
@@ -153,8 +157,11 @@ class Gate:
         if not _GRADIO.match(inner):
             return PlainTextResponse("There is nothing here.", 404)
         page = inner == "/"
-        if page and self._store.read() is None:
-            return _go(SETUP)
+        try:
+            if page and self._store.read() is None:
+                return _go(SETUP)
+        except SettingsError as error:
+            return settings_broken(error)
         if inner not in {path, _APP_ID} and not self._sessions.holds(
             connection.cookies.get(session_cookie(headers))
         ):
@@ -188,6 +195,12 @@ def session_cookie(headers: Mapping[str, str]) -> str:
     """
     port = headers.get("host", "").rpartition(":")[2]
     return f"{SESSION_COOKIE}_{port}" if port.isdecimal() else SESSION_COOKIE
+
+
+def settings_broken(error: SettingsError) -> Response:
+    """Say that no page can open, to a child and to the grown-up who can put it right."""
+    _log.error("%s", error)
+    return PlainTextResponse(f"{texts.BROKEN}\n\nFor the grown-up: {error}", 503)
 
 
 def _go(path: str) -> Response:

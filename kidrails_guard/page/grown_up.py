@@ -20,7 +20,7 @@ from kidrails_guard.page import texts, views
 from kidrails_guard.page.chat import ProxyChat
 from kidrails_guard.page.gate import Sessions, session_cookie
 from kidrails_guard.page.record import Happening, Note, happenings, notes, tally
-from kidrails_guard.page.settings import SettingsError, SettingsStore
+from kidrails_guard.page.settings import NotAcceptable, SettingsError, SettingsStore
 from kidrails_guard.policy import Policy
 from kidrails_guard.types import Action, AgeBand
 
@@ -125,8 +125,12 @@ class GrownUpPage:
 
     def mark_seen(self, newest: str) -> None:
         """Note that the inbox has been looked at, up to the newest entry that was shown."""
-        if newest:
+        if not newest:
+            return
+        try:
             self.store.change(seen_until=newest)
+        except SettingsError as error:
+            raise gr.Error(f"Not kept: {error}", print_exception=False) from None
 
     def help(self) -> str:
         """Return the help lines and the words that a child in danger reads."""
@@ -137,15 +141,20 @@ class GrownUpPage:
         """Set the age band; return what to say about it."""
         if band not in self.policy.bands:
             return "This policy does not serve that age band."
-        self.store.change(band=AgeBand(band))
+        try:
+            self.store.change(band=AgeBand(band))
+        except SettingsError as error:
+            return f"Not set, the age is the one from before: {html.escape(str(error))}"
         return f"Set. The next answer is for ages {band.replace('-', ' to ')}."
 
     def set_people(self, people: str) -> str:
         """Set whom the child can tell, one a line; return what to say about it."""
         try:
             self.store.change(people=tuple(line for line in people.splitlines() if line.strip()))
-        except SettingsError:
+        except NotAcceptable:
             return "Not saved: at most six names of at most 40 characters."
+        except SettingsError as error:
+            return f"Not saved: {html.escape(str(error))}"
         return "Saved."
 
     def set_pin(self, pin: str, again: str, session: str | None = None) -> str:
@@ -155,7 +164,7 @@ class GrownUpPage:
         try:
             self.store.change_pin(pin)
         except SettingsError as error:
-            return f"Not changed: {error}"
+            return f"Not changed: {html.escape(str(error))}"
         self.sessions.close_all(but=session)
         return "The new PIN holds from now on; whoever came in with the old one is locked out."
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import math
@@ -33,7 +34,11 @@ Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max
 
 
 class SettingsError(UsageError):
-    """The settings file is not readable, or a setting is not acceptable."""
+    """The settings file is not readable or not writable, or a setting is not acceptable."""
+
+
+class NotAcceptable(SettingsError):
+    """A setting is not acceptable."""
 
 
 class PageSettings(BaseModel):
@@ -83,6 +88,8 @@ class SettingsStore:
         self.path = folder / FILE
         self._clock = clock
         self._lock = threading.Lock()
+        #: Wrong PINs that the file could not take: on a full disk, or where it may only be read.
+        self._unsaved: dict[str, Any] = {}
 
     def read(self) -> PageSettings | None:
         """Return the settings, or None before the grown-up has set a PIN.
@@ -155,34 +162,41 @@ class SettingsStore:
         """Compare a PIN; after three wrong ones each further one makes the next wait longer.
 
         The waiting time holds for everyone and is stored: neither another browser nor a restart
-        shortens it.
+        shortens it. Where it cannot be stored, it holds for as long as this program runs.
         """
         with self._lock:
             settings = self.read()
             if settings is None:
                 return PinAnswer(False)
+            settings = settings.model_copy(update=self._unsaved)
             left = settings.locked_until - self._clock()
             if left > 0:
                 # A clock that was set back must not lock the page for years.
                 return PinAnswer(False, math.ceil(min(left, _LONGEST_WAIT_S)))
             if same_pin(pin, settings.pin):
                 if settings.failures:
-                    self._change(failures=0, locked_until=0.0)
+                    self._count(failures=0, locked_until=0.0)
                 return PinAnswer(True)
             failures = settings.failures + 1
             wait = waiting_time(failures)
-            self._change(failures=failures, locked_until=self._clock() + wait if wait else 0.0)
+            self._count(failures=failures, locked_until=self._clock() + wait if wait else 0.0)
             return PinAnswer(False, math.ceil(wait))
+
+    def _count(self, **values: Any) -> None:
+        self._unsaved = values
+        with contextlib.suppress(SettingsError):
+            self._change()
 
     def _change(self, **values: Any) -> PageSettings:
         settings = self.read()
         if settings is None:
             raise SettingsError("nothing is set up yet; open the page and choose a PIN first")
         try:
-            return self._write(PageSettings.model_validate({**settings.model_dump(), **values}))
+            values = {**settings.model_dump(), **self._unsaved, **values}
+            return self._write(PageSettings.model_validate(values))
         except ValidationError as error:
             detail = describe_error(error.errors(include_url=False)[0], PageSettings)
-            raise SettingsError(detail) from None
+            raise NotAcceptable(detail) from None
 
     def _write(self, settings: PageSettings) -> PageSettings:
         try:
@@ -193,6 +207,7 @@ class SettingsStore:
                 f"{self.path}: cannot be written ({error.strerror}); set KIDRAILS_CONFIG to a "
                 "folder that can be"
             ) from None
+        self._unsaved = {}
         return settings
 
 

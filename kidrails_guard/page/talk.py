@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import AsyncGenerator
@@ -16,7 +17,7 @@ from kidrails_guard.audit import note_inbox
 from kidrails_guard.errors import UpstreamError
 from kidrails_guard.page import texts
 from kidrails_guard.page.chat import Ended, Piece, ProxyChat, once, plain, whole_sentences
-from kidrails_guard.page.settings import SettingsStore
+from kidrails_guard.page.settings import SettingsError, SettingsStore
 from kidrails_guard.policy import Policy
 from kidrails_guard.types import AgeBand, Message
 
@@ -161,9 +162,12 @@ class ChildPage:
 
     def tell(self) -> bool:
         """Put a note into the grown-up's inbox; return whether it is there."""
+        band = ""
+        with contextlib.suppress(SettingsError):  # broken settings must not keep the note back
+            band = str(self.band)
         try:
             self.audit.mkdir(parents=True, exist_ok=True)
-            note_inbox(self.audit, "tell_a_grown_up", band=str(self.band), tenant="page")
+            note_inbox(self.audit, "tell_a_grown_up", band=band, tenant="page")
         except OSError as error:
             # The child is sent to a grown-up all the same.
             _log.error("%s: the inbox cannot be written (%s)", self.audit, error.strerror)
@@ -172,7 +176,10 @@ class ChildPage:
 
     def people(self) -> tuple[str, ...]:
         """Return whom the child can tell."""
-        settings = self.store.read()
+        try:
+            settings = self.store.read()
+        except SettingsError:
+            settings = None
         return (settings.people if settings else ()) or texts.PEOPLE
 
 

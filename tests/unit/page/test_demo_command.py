@@ -100,6 +100,9 @@ def test_a_user_without_a_home_names_the_folders(
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     assert config_folder() == tmp_path
     assert default_audit() == tmp_path / "kidrails" / "audit"
+    monkeypatch.setenv("KIDRAILS_CONFIG", "~no-such-user/kidrails")
+    with pytest.raises(UsageError, match="KIDRAILS_CONFIG '~no-such-user/kidrails'"):
+        config_folder()
 
 
 def test_without_gradio_the_command_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,3 +117,20 @@ def test_a_program_that_is_not_there_is_no_reason_to_fail(monkeypatch: pytest.Mo
     found = item("chromium")
     assert (found.state, found.required) == ("missing", False)
     assert found.command == "install chromium"
+
+
+def test_a_home_that_is_not_there_and_a_file_in_the_way_are_problems(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("KIDRAILS_CONFIG", str(tmp_path / "file" / "config"))
+    assert "is a file, not a folder" in item("settings folder").detail
+    for name in ("KIDRAILS_CONFIG", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    found = item("settings folder")
+    assert (found.state, found.command) == ("problem", "export KIDRAILS_CONFIG=FOLDER")
+    assert "HOME is not set" in found.detail

@@ -14,6 +14,7 @@ pytest.importorskip("gradio", reason="the page's extra is not installed; run: ma
 from page_server import free_port, running, wait_for
 
 from kidrails_guard.audit import read_inbox
+from kidrails_guard.demo import PageOptions, build_app
 from kidrails_guard.page.gate import VISIT_COOKIE, Sessions, session_cookie
 from kidrails_guard.page.settings import SettingsStore
 from kidrails_guard.types import AgeBand
@@ -301,3 +302,19 @@ def test_sessions_end() -> None:
     token = sessions.open()
     now = 13 * 3600.0
     assert not sessions.holds(token)
+
+
+async def test_broken_settings_are_told_kindly_and_keep_no_note_back(tmp_path: Path) -> None:
+    options = PageOptions("http://guard.test/v1", tmp_path / "audit", tmp_path)
+    app = build_app(options)
+    (tmp_path / "page.json").write_text("{")
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://localhost"
+    ) as client:
+        for path in ("/", "/grown-up/login"):
+            answer = await client.get(path)
+            assert answer.status_code == 503
+            assert "get a grown-up" in answer.text
+            assert "--forget-pin" in answer.text
+        assert (await client.post("/tell", content=b"")).status_code == 200
+    assert [entry.kind for entry in read_inbox(tmp_path / "audit")] == ["tell_a_grown_up"]

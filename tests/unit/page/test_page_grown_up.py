@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import html
 import re
 import shlex
@@ -15,8 +16,11 @@ from audited import NOON, event, write
 
 pytest.importorskip("gradio", reason="the page's extra is not installed; run: make install")
 
+import gradio as gr
+
 from kidrails_guard.audit import note_inbox
 from kidrails_guard.cli import main
+from kidrails_guard.page import settings
 from kidrails_guard.page.chat import ProxyChat
 from kidrails_guard.page.gate import Sessions
 from kidrails_guard.page.grown_up import FILTERS, GrownUpPage, _kept
@@ -135,3 +139,22 @@ def test_another_pin_ends_the_sessions_of_those_who_knew_the_old_one(tmp_path: P
     assert "new PIN" in page.set_pin("97531", "97531", mine)
     assert page.sessions.holds(mine)
     assert not page.sessions.holds(other)
+
+
+def test_what_cannot_be_kept_is_said_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = page_of(tmp_path)
+    assert page.set_people("x" * 41) == "Not saved: at most six names of at most 40 characters."
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(settings, "write_atomic", full)
+    for said in (page.set_people("Papa"), page.set_band("10-12"), page.set_pin("97531", "97531")):
+        assert said.startswith("Not ")
+        assert "No space left on device" in said
+        assert "six names" not in said
+    with pytest.raises(gr.Error, match="No space left"):
+        page.mark_seen("2026-01-01T00:00:00.000+00:00")
+    assert page.band is AgeBand.MIDDLE

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import stat
 from pathlib import Path
 
 import pytest
 
+from kidrails_guard.page import settings as settings_module
 from kidrails_guard.page.settings import (
     PageSettings,
     SettingsError,
@@ -160,3 +162,22 @@ def test_repr_of_settings_holds_no_pin(store: SettingsStore) -> None:
     settings = store.read()
     assert isinstance(settings, PageSettings)
     assert "8642" not in repr(settings)
+
+
+def test_a_file_that_takes_no_count_does_not_end_the_waiting(
+    store: SettingsStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(settings_module, "write_atomic", full)
+        waits = [store.try_pin("9999").wait_s for _ in range(3)]
+        assert waits == [0, 0, 5]
+        assert not store.try_pin("8642").right
+        clock.now += 5
+        assert store.try_pin("8642").right
+        assert store.try_pin("9999").wait_s == 0  # the count began anew
+        store.try_pin("9999")
+    store.change(band=AgeBand.UPPER)  # there is room again: what was counted is kept
+    assert SettingsStore(store.path.parent, clock=clock).try_pin("9999").wait_s == 5

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 import httpx
@@ -14,7 +16,7 @@ from page_server import free_port
 from kidrails_guard.engine.process import ServerProcess
 from kidrails_guard.engine.supervisor import BackOff, EngineEvent, EventKind, Keeper
 from kidrails_guard.errors import EngineError
-from kidrails_guard.supervisor import Part, Tree
+from kidrails_guard.supervisor import Interrupted, Part, Tree, ends_on_signals
 
 SERVER = """
 import http.server, os, sys, time
@@ -133,3 +135,54 @@ def test_stopping_twice_is_harmless(tmp_path: Path) -> None:
     tree.stop()
     tree.stop()
     assert not part.keeper.alive
+
+
+def test_a_part_comes_back_and_is_drained_where_nobody_can_be_told(tmp_path: Path) -> None:
+    class Closed:
+        """A stderr whose reader has gone."""
+
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    def gone(_event: EngineEvent) -> None:
+        raise BrokenPipeError
+
+    port, flag = free_port(), tmp_path / "said all"
+    talks = "print(1, flush=True); print('x' * 999_999, flush=True)"
+    talks += f"; open({str(flag)!r}, 'w'); {SERVER}"
+    command = (sys.executable, "-c", talks, str(port), "0")
+    keeper = Keeper(
+        lambda: ServerProcess(command, host="127.0.0.1", port=port, echo=Closed()),
+        on_event=gone,
+        back_off=BackOff(first_s=0.05),
+    )
+    keeper.start()
+    try:
+        keeper.wait_ready(timeout_s=60)
+        assert flag.exists()
+        psutil.Process(pid_at(port)).kill()
+        end = time.monotonic() + 60
+        while not keeper.restarts and time.monotonic() < end:
+            time.sleep(0.05)
+        assert keeper.restarts == 1
+    finally:
+        keeper.stop()
+
+
+@pytest.mark.parametrize("ignored", [True, False], ids=["nohup", "usual"])
+def test_a_closed_terminal_ends_it_but_not_under_nohup(ignored: bool) -> None:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+        ends_on_signals()
+        if ignored:
+            signal.raise_signal(signal.SIGHUP)
+        with pytest.raises(Interrupted):
+            signal.raise_signal(signal.SIGTERM if ignored else signal.SIGHUP)
+    finally:
+        for number, old in zip(numbers, before, strict=True):
+            signal.signal(number, old)
