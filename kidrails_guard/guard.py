@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import logging
 import threading
 import time
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from kidrails_guard.answers import compose_answer, load_answers
 from kidrails_guard.checks import load_checks
@@ -28,6 +29,8 @@ from kidrails_guard.types import (
     sort_findings,
 )
 
+_log: Final = logging.getLogger("kidrails.guard")
+_LOGGED_AGAIN_S: Final = 60.0
 _R = TypeVar("_R")
 _Outcome = tuple[Sequence[Finding], CheckFailed | None]
 
@@ -75,6 +78,7 @@ class Guard:
     ) -> None:
         self.policy = policy or load_policy()
         self.observer = observer
+        self._logged: dict[tuple[str, str], float] = {}
         load_answers(self.policy.locale)  # an unknown language is an error now, not in a crisis
         deadlines = {rule.name: rule.timeout_ms for rule in self.policy.checks}
         # By stage, and by whether every part of the text has been looked at before.
@@ -257,8 +261,17 @@ class Guard:
                 failure = "nonsense"
         except Exception as error:
             failure = _reason(error)
+        if failure:
+            self._log_failure(check.name, failure)
         self.observer(check.name, stage, time.perf_counter() - start, bool(failure))
         return ((), CheckFailed(check.name, failure)) if failure else (found, None)
+
+    def _log_failure(self, check: str, failure: str) -> None:
+        """Log why a check fails: each reason at most once a minute, whoever counts them all."""
+        now = time.monotonic()
+        if now - self._logged.get((check, failure), float("-inf")) >= _LOGGED_AGAIN_S:
+            self._logged[check, failure] = now
+            _log.warning("check %s: %s; what it was to look at was held back", check, failure)
 
 
 def _says(check: Check, trait: str) -> bool:

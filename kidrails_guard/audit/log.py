@@ -168,7 +168,9 @@ class AuditLog:
             gone, self._head = self._head, self._open_head()
             os.close(gone)
             raise
-        if self._file is not None and self._last is not None:
+        # An earlier day's file may have grown too old, and another worker have deleted it.
+        today = self._days.today().isoformat()
+        if self._file is not None and self._last is not None and self._day == today:
             try:
                 check_in_place(self._file, self._last)
             except FileNotFoundError:

@@ -53,6 +53,10 @@ def _trim_chain(folder: Path, key: bytes, writer: int, oldest: str, today: str) 
         if day >= oldest:
             break
         last = last_line(path)
+        # A machine that began with an old clock names its first day's file by that, while its lines
+        # bear the time that the clock was set to.
+        if last is not None and oldest <= str(last.get("time"))[:10] <= today:
+            break
         if last is not None:
             write_anchor(folder, key, writer, int(last["seq"]), str(last["hash"]))
         path.unlink(missing_ok=True)

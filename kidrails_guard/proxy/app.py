@@ -72,7 +72,7 @@ class Proxy:
 
     def __init__(self, service: Service, tenants: seams.Tenants) -> None:
         self.service, self._tenants = service, tenants
-        self._generic = generic_api.GenericGuardrail()
+        self._generic = generic_api.GenericGuardrail(service.gate)
         self._ready, self._ready_at = False, float("-inf")
         self._asking = asyncio.Lock()
 
@@ -238,7 +238,9 @@ class Proxy:
     ) -> Response:
         """Answer ``POST /v1/moderations``."""
         caller, body = await self._opened(request, request_id)
-        answer = await moderate(body, caller.tenant, caller.band, request_id=request_id)
+        answer = await moderate(
+            body, caller.tenant, caller.band, request_id=request_id, gate=self.service.gate
+        )
         finished(200)
         return json_response(answer)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,10 @@ from kidrails_guard.proxy.records import Records, Smtp
 from kidrails_guard.proxy.settings import Settings
 from kidrails_guard.proxy.tracing import Traced, TracingMeter, make_exporter, make_tracer
 from kidrails_guard.types import AgeBand
+
+
+def _nobody(tenants: Iterable[str]) -> None:
+    """Expect nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,18 +128,26 @@ class Deployment(Records):
                 )
         return found
 
-    def tenants(self, meter: seams.Meter) -> seams.Tenants:
+    def tenants(
+        self, meter: seams.Meter, expect: Callable[[Iterable[str]], None] = _nobody
+    ) -> seams.Tenants:
         """Return who may call.
+
+        Args:
+            meter: told of every check.
+            expect: told the tenants' names, now and whenever keys are added.
 
         Raises:
             KidRailsError: the policy, a check or the key file is wrong.
         """
         policy = self.load_policy()
         if self.keys is None:
-            return seams.OneTenant(Guard(policy, observer=meter.check), band=self.band)
+            one = seams.OneTenant(Guard(policy, observer=meter.check), band=self.band)
+            expect([one.tenant.name])
+            return one
         from kidrails_guard.proxy.keyed_tenants import KeyedTenants
 
-        return KeyedTenants(Path(self.keys), policy, observer=meter.check)
+        return KeyedTenants(Path(self.keys), policy, observer=meter.check, expect=expect)
 
     def session_store(self) -> seams.SessionStore | None:
         """Return what sessions are kept in; None is this process's memory.
@@ -173,9 +185,7 @@ class Deployment(Records):
         tracer = make_tracer(exporter) if exporter is not None else None
         if tracer is not None:
             meter = TracingMeter(meter, tracer)
-        tenants = self.tenants(meter)
-        if prometheus is not None:
-            prometheus.expect(tenant.name for tenant in tenants.all())
+        tenants = self.tenants(meter, _nobody if prometheus is None else prometheus.expect)
         app = build_app(
             self.settings,
             tenants=tenants,

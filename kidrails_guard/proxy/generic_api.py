@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ from kidrails_guard.proxy.problems import bad_field
 from kidrails_guard.proxy.records import Recorder
 from kidrails_guard.proxy.samples import Key, Samples
 from kidrails_guard.proxy.seams import Tenant
-from kidrails_guard.streaming import ReleaseWindow, judge_reply
+from kidrails_guard.streaming import ReleaseWindow, judge_reply, mask_part
 from kidrails_guard.types import (
     NO_TURNS,
     Action,
@@ -37,6 +38,7 @@ from kidrails_guard.types import (
 from kidrails_guard.units import clean_surrogates
 
 PATH: Final = "/beta/litellm_basic_guardrail_api"
+_OPEN: Final = nullcontext()
 _MOST_TEXTS: Final = 500
 _MOST_CALLS: Final = 4_096
 _ENDINGS: Final = (".", "!", "?", "…", '"', "”", "\n")
@@ -53,9 +55,14 @@ class _Asked:
 
 
 class GenericGuardrail:
-    """Answers LiteLLM's questions; remembers a bounded number of calls."""
+    """Answers LiteLLM's questions; remembers a bounded number of calls.
 
-    def __init__(self) -> None:
+    Args:
+        gate: held during each check, so that a rush of questions is slow and not refused.
+    """
+
+    def __init__(self, gate: AbstractAsyncContextManager[object] = _OPEN) -> None:
+        self._gate = gate
         self._calls: OrderedDict[Key, _Asked] = OrderedDict()
         self._samples = Samples()
 
@@ -105,38 +112,43 @@ class GenericGuardrail:
         now = Verdict(Action.ALLOW)
         shown: list[str] = []
         seen: list[Message] = []
+        said: list[tuple[int, int]] = []  # by the child, now: places in `messages` and in `seen`
         for i, message in enumerate(messages):
-            if message.role == "assistant":
-                verdict = await guard.check_output(
-                    message.content, Conversation(tuple(seen)), band=band
-                )
-            elif message.role in {"system", "developer"}:
-                verdict = await judge_instructions(guard, message.content, band)
-            else:
-                verdict = await guard.check_input(
-                    message.content, Conversation(tuple(seen)), band=band
-                )
+            async with self._gate:
+                verdict = await _verdict(guard, message, Conversation(tuple(seen)), band)
             text = guard.redact(message.content, verdict)
             if message.role == "user" and i > last_reply:
                 now = now.merge(verdict)
+                said.append((i, len(seen)))
             elif verdict.action.answers:
                 text = ANSWERED if message.role == "user" else LEFT_OUT
             shown.append(text)
             if message.role not in {"system", "developer"}:
                 seen.append(Message(message.role, text))
-        words = "\n".join(
-            m.content for i, m in enumerate(messages) if m.role == "user" and i > last_reply
-        )
+        words = "\n".join(messages[i].content for i, _ in said)
+        if len(said) > 1:
+            # What is told in several messages is also looked at as one.
+            before = Conversation(tuple(seen[: said[0][1]]))
+            async with self._gate:
+                whole = await guard.check_input(words, before, band=band)
+            now, start = now.merge(replace(whole, findings=())), 0
+            for i, place in said:
+                text = messages[i].content
+                if shown[i] == text:
+                    shown[i], _ = mask_part(guard, text, start, whole.findings)
+                    seen[place] = Message("user", shown[i])
+                start += len(text) + 1
         event = recorder.event(words, now, withheld=len(words) if now.action.answers else 0)
         await recorder.write(event, needed=not now.action.answers)
         if now.action.answers:
             return _blocked(guard.answer(now, band, seed=words))
         for text in arguments:  # of earlier tool calls; LiteLLM takes no others from us
-            earlier = await guard.check_output(checked_text(text), band=band)
+            async with self._gate:
+                earlier = await guard.check_output(checked_text(text), band=band)
             if earlier.action.answers:
                 await recorder.write(recorder.event(text, earlier, withheld=len(text)))
                 return _blocked(guard.answer(earlier, band, seed=words))
-        passed = await _passing_tools(tools, guard, band)
+        passed = await _passing_tools(tools, guard, band, self._gate)
         if tools and not passed:  # an empty list means "as they were" to LiteLLM
             return _unchecked(recorder, "tools")
         strict = now.action is Action.CARE
@@ -163,7 +175,7 @@ class GenericGuardrail:
         guard = tenant.guard
         for text in arguments:
             judged = await judge_json(
-                guard, text, asked.conversation, band=band, strict=asked.strict
+                guard, text, asked.conversation, band=band, strict=asked.strict, gate=self._gate
             )
             if judged.verdict.action.answers:
                 await self._samples.take(key, recorder, text, judged.verdict, len(text))
@@ -171,7 +183,7 @@ class GenericGuardrail:
         shown, held, verdict = [], [], Verdict(Action.ALLOW, stage=Stage.OUTPUT)
         for text in texts:
             passed, pending, one = await _so_far(guard_text=text, tenant=tenant, band=band,
-                                                 asked=asked)  # fmt: skip
+                                                 asked=asked, gate=self._gate)  # fmt: skip
             shown.append(passed)
             held.append(pending)
             verdict = verdict.merge(one)
@@ -191,12 +203,23 @@ class GenericGuardrail:
                 self._calls.popitem(last=False)
 
 
-async def _passing_tools(tools: Any, guard: Guard, band: AgeBand) -> list[Any]:
+async def _verdict(guard: Guard, message: Message, before: Conversation, band: AgeBand) -> Verdict:
+    if message.role == "assistant":
+        return await guard.check_output(message.content, before, band=band)
+    if message.role in {"system", "developer"}:
+        return await judge_instructions(guard, message.content, band)
+    return await guard.check_input(message.content, before, band=band)
+
+
+async def _passing_tools(
+    tools: Any, guard: Guard, band: AgeBand, gate: AbstractAsyncContextManager[object]
+) -> list[Any]:
     """Return the tools that pass, without what is there to be read where that is needed."""
     passed = []
     for tool in tools if isinstance(tools, list) else []:
         for form in (tool, without_words(tool)):
-            verdict = await judge_instructions(guard, "\n".join(strings_of(form)), band)
+            async with gate:
+                verdict = await judge_instructions(guard, "\n".join(strings_of(form)), band)
             if not verdict.action.answers:
                 passed.append(form)
                 break
@@ -204,7 +227,12 @@ async def _passing_tools(tools: Any, guard: Guard, band: AgeBand) -> list[Any]:
 
 
 async def _so_far(
-    *, guard_text: str, tenant: Tenant, band: AgeBand, asked: _Asked
+    *,
+    guard_text: str,
+    tenant: Tenant,
+    band: AgeBand,
+    asked: _Asked,
+    gate: AbstractAsyncContextManager[object],
 ) -> tuple[str, int, Verdict]:
     """Return what may be shown of a reply so far, how much of its end waits, and the verdict.
 
@@ -212,7 +240,7 @@ async def _so_far(
     asked to be held back all the same: if more comes, it is judged again with what follows.
     """
     guard = tenant.guard
-    window = ReleaseWindow(guard, asked.conversation, band=band, strict=asked.strict)
+    window = ReleaseWindow(guard, asked.conversation, band=band, strict=asked.strict, gate=gate)
     window.feed(guard_text)
     parts: list[str] = []
     while window.ready:
@@ -227,7 +255,9 @@ async def _so_far(
             (window.verdict),
         )
     pending = window.withheld
-    whole = await judge_reply(guard, guard_text, asked.conversation, band=band, strict=asked.strict)
+    whole = await judge_reply(
+        guard, guard_text, asked.conversation, band=band, strict=asked.strict, gate=gate
+    )
     if whole.verdict.action.answers:
         # A sentence that is over will not get better; half of one may.
         if guard_text.rstrip(" ").endswith(_ENDINGS):

@@ -11,7 +11,7 @@ import hmac
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,10 @@ _log = logging.getLogger(__name__)
 RELOAD_SECONDS = 1.0
 RETRY_SECONDS = 5.0
 """After a reload that failed, the file is read again so often, also where it has not changed."""
+
+
+def _nobody(tenants: Iterable[str]) -> None:
+    """Expect nobody."""
 
 
 class _Bucket:
@@ -57,6 +61,7 @@ class KeyedTenants:
         path: the key file.
         default: the policy of keys without one of their own.
         observer: given to every guard.
+        expect: told the names of the tenants after each reading, so that their counters begin.
         clock: seconds that only grow (for tests).
 
     Raises:
@@ -69,9 +74,11 @@ class KeyedTenants:
         default: Policy,
         *,
         observer: Observer | None = None,
+        expect: Callable[[Iterable[str]], None] = _nobody,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.path, self.default, self.observer, self.clock = path, default, observer, clock
+        self._expect = expect
         self._guards: dict[str, Guard] = {}
         self._buckets: dict[str, _Bucket] = {}
         self._stamp = self._file_stamp()
@@ -189,6 +196,7 @@ class KeyedTenants:
             digest = guard.policy.digest()
             known[entry.id] = _Known(entry, Tenant(entry.name, guard, entry.band, digest, limits))
         self._guards = guards
+        self._expect(entry.name for entry in keys.keys if entry.revoked_on is None)
         return known
 
     def _guard(self, entry: KeyEntry, made: dict[str, Guard]) -> Guard:

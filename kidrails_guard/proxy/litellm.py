@@ -64,6 +64,8 @@ _FIELDS: Final = (
 )  # fmt: skip
 _CHAT: Final = frozenset({"completion", "acompletion"})
 _MOST_OPEN: Final = 4_096
+_CHECKS_AT_ONCE: Final = 4
+"""As in the proxy (`Settings.checks_at_once`): a rush of requests is slow and not refused."""
 
 
 class KidRailsGuardrail(CustomGuardrail):  # type: ignore[misc]
@@ -111,6 +113,7 @@ class KidRailsGuardrail(CustomGuardrail):  # type: ignore[misc]
             raise UsageError(f"guardrail {guardrail_name!r}: {error}") from None
         self._band = band
         self._memory = VerdictMemory(20_000, secret=secrets.token_bytes(32))
+        self._gate = asyncio.Semaphore(_CHECKS_AT_ONCE)
         self._open: OrderedDict[str, Context] = OrderedDict()
         self._tending: asyncio.Task[None] | None = None
         with contextlib.suppress(RuntimeError):  # made outside of an event loop
@@ -268,13 +271,13 @@ class KidRailsGuardrail(CustomGuardrail):  # type: ignore[misc]
 
     async def _context(self, data: Mapping[str, Any]) -> Context:
         body = {name: data[name] for name in _FIELDS if data.get(name) is not None}
-        intake = Intake(self._tenant, self._band, self._memory)
+        intake = Intake(self._tenant, self._band, self._memory, self._gate)
         try:
             call = chat_call(body, allow_images=self._tenant.guard.policy.allow_images)
             prepared = await intake.prepare(call, model=call.model)
         except Problem as problem:
             raise self._refused(problem) from None
-        return Context(call, prepared, self._tenant, self._band, _request_id(data))
+        return Context(call, prepared, self._tenant, self._band, _request_id(data), gate=self._gate)
 
     def _remember(self, data: Mapping[str, Any], context: Context) -> None:
         identifier = _call_id(data)

@@ -7,6 +7,7 @@ stands beside them under ``kidrails``.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 from kidrails_guard.proxy.problems import bad_field
@@ -58,15 +59,30 @@ def read_inputs(value: Any) -> list[str]:
 
 
 async def moderate(
-    body: Mapping[str, Any], tenant: Tenant, band: AgeBand, *, request_id: str
+    body: Mapping[str, Any],
+    tenant: Tenant,
+    band: AgeBand,
+    *,
+    request_id: str,
+    gate: AbstractAsyncContextManager[object],
 ) -> dict[str, Any]:
     """Return a moderation of each text, as a child's message.
+
+    Args:
+        body: the request.
+        tenant: whose guard decides.
+        band: for whom.
+        request_id: of the request.
+        gate: held during each check.
 
     Raises:
         Problem: the input is wrong.
     """
     texts = read_inputs(body.get("input"))
-    verdicts = [await tenant.guard.check_input(text, band=band) for text in texts]
+    verdicts = []
+    for text in texts:
+        async with gate:
+            verdicts.append(await tenant.guard.check_input(text, band=band))
     return {
         "id": f"modr-{request_id}",
         "model": "kidrails",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,12 +50,12 @@ def smtp_from_environment() -> Smtp | None:
     host, sender = given("KIDRAILS_SMTP_HOST"), given("KIDRAILS_SMTP_FROM")
     if not host or not sender:
         return None
-    port = given("KIDRAILS_SMTP_PORT", "587")
-    if not port.isdigit():
-        raise UsageError(f"KIDRAILS_SMTP_PORT: {port!r} is not a port")
-    return Smtp(
-        host, sender, int(port), given("KIDRAILS_SMTP_USER"), given("KIDRAILS_SMTP_PASSWORD")
-    )
+    # A compose file gives what is not set as an empty text.
+    port = given("KIDRAILS_SMTP_PORT") or "587"
+    if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65_535:
+        raise UsageError(f"KIDRAILS_SMTP_PORT: {port!r} is not a port; accepted: 1 to 65535")
+    user, password = given("KIDRAILS_SMTP_USER") or None, given("KIDRAILS_SMTP_PASSWORD") or None
+    return Smtp(host, sender, int(port), user, password)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +104,8 @@ class Records:
             )
         if not notifiers:
             return sink
+        # Aside, since a mail server that is silent would hold the start up for as long.
+        threading.Thread(target=_try_mail, args=(notifiers,), daemon=True).start()
         from kidrails_guard.alerts import AlertingSink
 
         return AlertingSink(
@@ -147,6 +151,15 @@ class Records:
             for address in self.emails
         ]
         return [*hooks, *mails]
+
+
+def _try_mail(notifiers: list[Notifier]) -> None:
+    """Say at start which mail settings do not hold, so that not the first crisis finds out."""
+    from kidrails_guard.notifiers import Email
+
+    for notifier in notifiers:
+        if isinstance(notifier, Email):
+            notifier.check()
 
 
 async def tend(audit: AuditSink) -> None:

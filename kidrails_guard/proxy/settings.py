@@ -12,6 +12,7 @@ from kidrails_guard.proxy.fields import check_pass_fields
 
 LITELLM_PREFIX: Final = "litellm:"
 _MOST_S: Final = 86_400.0
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _HEADER: Final = re.compile(r"[a-z0-9-]{1,64}")
 
 
@@ -75,6 +76,12 @@ class Settings:
         ):
             if not 0 <= seconds <= _MOST_S:  # nan is not either
                 raise UsageError(f"{option}: {seconds:g}; accepted: 0 to {_MOST_S:g} seconds")
+        if _CONTROL.search(self.upstream_key or ""):
+            raise UsageError(
+                "KIDRAILS_UPSTREAM_KEY: holds a line end or another control character, which no "
+                "HTTP header may; give the key alone (of a file written on Windows, each line ends "
+                "with one)"
+            )
         check_pass_fields(self.pass_fields)
 
 

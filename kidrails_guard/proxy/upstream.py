@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 import httpx
 
@@ -203,19 +203,25 @@ class HttpUpstream:
         if kind not in {"text/event-stream", ""}:
             raise bad_answer(f"the content type {word(kind)} instead of a stream of events")
         reader, size = EventReader(), 0
+        parts = aiter(cast(AsyncIterable[bytes], response.stream))
+        end = asyncio.get_running_loop().time() + self._longest_s
         try:
-            async with asyncio.timeout(self._longest_s):
-                async for part in response.stream:  # type: ignore[union-attr]
-                    size += len(part)
-                    if size > 4 * MOST_BYTES:
-                        raise bad_answer(f"more than {4 * MOST_BYTES} bytes")
-                    for data in reader.feed(part):
-                        if data == b"[DONE]":
-                            return
-                        yield _as_object(data)
-                for data in reader.finish():
-                    if data != b"[DONE]":
-                        yield _as_object(data)
+            while True:
+                # Each wait by itself: one around a yield would end whatever the reader does then.
+                async with asyncio.timeout_at(end):
+                    part = await anext(parts, None)
+                if part is None:
+                    break
+                size += len(part)
+                if size > 4 * MOST_BYTES:
+                    raise bad_answer(f"more than {4 * MOST_BYTES} bytes")
+                for data in reader.feed(part):
+                    if data == b"[DONE]":
+                        return
+                    yield _as_object(data)
+            for data in reader.finish():
+                if data != b"[DONE]":
+                    yield _as_object(data)
         except (httpx.ReadTimeout, TimeoutError):
             raise too_slow() from None
         except httpx.TransportError:

@@ -486,6 +486,28 @@ async def test_a_caller_who_leaves_is_written_down(tmp_path: Path) -> None:
     assert (said.stage, said.streamed, said.note) == ("output", True, "caller_left")
 
 
+async def test_a_rush_of_messages_is_slow_and_not_refused() -> None:
+    guarded, most, now = guardrail(), 0, 0
+    check = guarded._tenant.guard.check_input
+
+    async def counted(*given: object, **more: object) -> object:
+        nonlocal most, now
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0.01)
+        now -= 1
+        return await check(*given, **more)
+
+    guarded._tenant.guard.check_input = counted
+    rush = [
+        {"model": "m", "messages": [{"role": "user", "content": f"hello {i}"}]} for i in range(16)
+    ]
+    await asyncio.gather(
+        *(guarded.async_pre_call_hook(None, None, data, "acompletion") for data in rush)
+    )
+    assert most == 4
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [

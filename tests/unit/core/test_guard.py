@@ -97,6 +97,22 @@ async def test_a_failing_check_is_named_and_refused(check, stage) -> None:
     assert "check" in guard.answer(verdict, AgeBand.MIDDLE, seed="s")
 
 
+async def test_why_a_check_fails_is_logged_once_a_minute_without_words(caplog, monkeypatch) -> None:
+    class Broken(Says):
+        async def __call__(self, *given):
+            raise ValueError("the secret words")
+
+    guard = Guard(POLICY, checks=[Broken()])
+    for _ in range(3):
+        await guard.check_input("the secret words", band=AgeBand.MIDDLE)
+    assert [r.getMessage() for r in caplog.records] == [
+        "check says: raised ValueError; what it was to look at was held back"
+    ]
+    monkeypatch.setattr("kidrails_guard.guard._LOGGED_AGAIN_S", 0.0)
+    await guard.check_input("hello", band=AgeBand.MIDDLE)
+    assert len(caplog.records) == 2
+
+
 async def test_a_score_or_span_that_cannot_be_is_nonsense() -> None:
     for finding in (found(Hazard.HATE, score=1.5), found(Hazard.HATE, span=(5, 2))):
         verdict = await Guard(checks=[Says(finding)]).check_input("x", band=AgeBand.UPPER)

@@ -189,6 +189,37 @@ def test_a_jump_is_believed_after_a_day(caplog: pytest.LogCaptureFixture) -> Non
     assert str(days.today()) == "2027-10-28"
 
 
+async def test_another_workers_retention_is_no_failure_of_a_worker_that_rested(
+    tmp_path: Path,
+) -> None:
+    clocks = Clocks()
+    busy, resting = (AuditLog(tmp_path, retention_days=1, **clocks.options()) for _ in range(2))
+    await resting.record(event(0, at=clocks.now))
+    for number in range(1, 4):
+        clocks.pass_by(DAY)
+        await busy.record(event(number, at=clocks.now))
+    await resting.record(event(4, at=clocks.now))  # its file of three days ago is gone
+    await busy.close()
+    await resting.close()
+    assert read_inbox(tmp_path) == []
+    assert verify(tmp_path).problems == ()
+    assert "r4" in {r.request_id for r in read_events(tmp_path)}
+
+
+async def test_what_a_machine_wrote_while_its_clock_was_old_is_kept(tmp_path: Path) -> None:
+    clocks = Clocks()
+    log = AuditLog(tmp_path, retention_days=30, **clocks.options())
+    clocks.now += 60 * DAY  # started before the network told the time
+    for number in range(50):
+        await log.record(event(number, at=clocks.now))
+        clocks.pass_by(3600)
+    await log.close()
+    assert verify(tmp_path).problems == ()
+    assert verify(tmp_path).lines == 50
+    AuditLog(tmp_path, retention_days=30, **Clocks(clocks.now + 40 * DAY).options())
+    assert log_files(tmp_path) == []
+
+
 def test_days_that_cannot_be_are_taken_from_their_neighbours() -> None:
     def plausible(*days: str) -> list[str]:
         files = [(Path(str(i)), day) for i, day in enumerate(days)]

@@ -223,6 +223,21 @@ def test_what_cannot_be_served_is_not_added_and_is_marked(file: Path, capsys) ->
     assert run("list") == 0
 
 
+async def test_the_counters_of_a_key_that_is_added_while_serving_begin_at_once(
+    file: Path, clock: Clock
+) -> None:
+    keys = [new_key(name, AgeBand.MIDDLE) for name in ("class-4", "class-5")]
+    save_keys(file, KeyFile(keys=(keys[0][1],)))
+    expected: list[list[str]] = []
+    tenants = KeyedTenants(
+        file, load_policy(), clock=clock, expect=lambda names: expected.append(list(names))
+    )
+    save_keys(file, KeyFile(keys=tuple(entry for _, entry in keys)))
+    clock.now += 2
+    await tenants.authenticate(bearer(keys[0][0]))
+    assert expected == [["class-4"], ["class-4", "class-5"]]
+
+
 def _without_band(value: Any, band: str) -> Any:
     if isinstance(value, dict):
         return {k: _without_band(v, band) for k, v in value.items() if k != band}

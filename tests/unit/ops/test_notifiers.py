@@ -16,6 +16,7 @@ from email.message import EmailMessage
 import httpx
 import pytest
 from clients import Ledger
+from upstreams import wait_until
 
 from kidrails_guard.addresses import is_public, public_addresses
 from kidrails_guard.alerts import Alert
@@ -23,7 +24,7 @@ from kidrails_guard.commands import serve
 from kidrails_guard.errors import UsageError
 from kidrails_guard.notifiers import Email, Webhook
 from kidrails_guard.proxy.deployment import Deployment
-from kidrails_guard.proxy.records import Smtp
+from kidrails_guard.proxy.records import Smtp, smtp_from_environment
 from kidrails_guard.proxy.settings import Settings
 
 _parser = argparse.ArgumentParser()
@@ -132,6 +133,25 @@ def test_an_unknown_host_is_named() -> None:
         public_addresses("no-such-host.invalid", 80)
 
 
+async def test_of_a_hosts_addresses_the_first_that_takes_a_connection_gets_it(monkeypatch) -> None:
+    found = [(10, 1, 6, "", ("2001:4860:4860::8888", 80, 0, 0)), (2, 1, 6, "", ("8.8.8.8", 80))]
+    monkeypatch.setattr("socket.getaddrinfo", lambda *args, **more: found)
+    called: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        called.append(request.url.host)
+        if ":" in request.url.host:
+            raise httpx.ConnectTimeout("no way there")
+        return httpx.Response(204)
+
+    hook = Webhook("http://both.test/x", transport=httpx.MockTransport(answer))
+    await hook.send(ALERT)
+    assert called == ["2001:4860:4860::8888", "8.8.8.8"]
+    del found[1]
+    with pytest.raises(httpx.ConnectTimeout):
+        await hook.send(ALERT)
+
+
 @contextlib.contextmanager
 def mail_server() -> Iterator[tuple[int, list[str]]]:
     """A small SMTP server that keeps what it is sent."""
@@ -151,6 +171,9 @@ def mail_server() -> Iterator[tuple[int, list[str]]]:
                 elif word == b"QUIT":
                     self.wfile.write(b"221 bye\r\n")
                     return
+                elif b"gone@" in line:
+                    self.wfile.write(b"550 no such mailbox\r\n")
+                    continue
                 self.wfile.write(b"250 ok\r\n")
 
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Session) as server:
@@ -244,3 +267,50 @@ async def test_an_address_that_is_refused_is_noticed_beside_one_that_is_not(monk
     await here.send(ALERT)
     with pytest.raises(smtplib.SMTPRecipientsRefused):
         await gone.send(ALERT)
+
+
+@pytest.mark.parametrize(
+    "address", ["", "a@", "@b", "a b@c.test", "a@b c", "a@b.test, c@d.test", "a@b.test\nx: y"]
+)
+def test_what_is_not_one_address_is_refused_at_start(address: str) -> None:
+    given = Deployment(
+        Settings("http://u.test"), emails=(address,), smtp=Smtp("mail.test", "a@b.test")
+    )
+    with pytest.raises(UsageError, match=r"alert e-mail: .* is not one e-mail address"):
+        given.notifiers()
+    with pytest.raises(UsageError, match="KIDRAILS_SMTP_FROM"):
+        Email("mail.test", address, ("c@d.test",))
+
+
+@pytest.mark.parametrize("address", ["root", "a@b.test", "Ann Lee <a@b.test>", "ä@ö.test"])
+def test_every_way_of_writing_an_address_is_taken(address: str) -> None:
+    Email("mail.test", address, (address,))
+
+
+def test_mail_settings_that_do_not_hold_are_said_at_start(caplog) -> None:
+    with mail_server() as (port, mails):
+        for to in ("here@b.test", "gone@b.test"):
+            Email("127.0.0.1", "a@b.test", (to,), port=port, starttls=False).check()
+    (said,) = caplog.messages
+    assert "takes no mail for gone@b.test now" in said
+    assert "no such mailbox" in said
+    assert mails == []
+    caplog.clear()
+    given = Deployment(
+        Settings("http://u.test"),
+        emails=("here@b.test",),
+        smtp=Smtp("127.0.0.1", "a@b.test", port=port),
+    )
+    given.audit_sink(Ledger())
+    wait_until(lambda: bool(caplog.messages), what="the warning")
+    assert f"127.0.0.1:{port} takes no mail for here@b.test now" in caplog.text
+
+
+def test_an_empty_variable_counts_as_none(monkeypatch) -> None:
+    for name, value in {"HOST": "mail.test", "FROM": "a@b.test", "PORT": "", "USER": ""}.items():
+        monkeypatch.setenv(f"KIDRAILS_SMTP_{name}", value)
+    assert smtp_from_environment() == Smtp("mail.test", "a@b.test")
+    for port in ("0", "65536", "99999999", "²", "smtp"):
+        monkeypatch.setenv("KIDRAILS_SMTP_PORT", port)
+        with pytest.raises(UsageError, match=r"KIDRAILS_SMTP_PORT: .* accepted: 1 to 65535"):
+            smtp_from_environment()

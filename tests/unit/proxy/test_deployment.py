@@ -26,6 +26,19 @@ def test_a_worker_reads_what_the_operator_chose() -> None:
     assert Deployment.from_json(chosen.to_json()) == chosen
 
 
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n", "\x7f"])
+def test_a_key_that_no_header_can_hold_is_refused_at_start(
+    end: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Else every request, and /ready, would end as a fault of ours.
+    monkeypatch.setattr("kidrails_guard.proxy.server.serve", lambda *args, **more: 0)
+    monkeypatch.setenv("KIDRAILS_UPSTREAM_KEY", f"sk-ours{end}")
+    assert main(["serve", "--upstream", "http://x"]) == 2
+    said = capsys.readouterr().err
+    assert "KIDRAILS_UPSTREAM_KEY: holds a line end" in said
+    assert "sk-ours" not in said
+
+
 @pytest.fixture
 def keys(tmp_path: Path) -> Path:
     path = tmp_path / "keys.yaml"

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from clients import Proxied
+from planted import Planted, planted_guard
 
 from kidrails_guard.proxy import generic_api, samples
 from kidrails_guard.types import Action, Stage
@@ -106,3 +107,49 @@ async def test_tools_pass_without_their_descriptions_or_not_at_all() -> None:
     assert answer["action"] == "GUARDRAIL_INTERVENED"
     assert answer["tools"] == [calm, {"type": "function", "function": {"name": "say"}}]
     assert (await asked(proxy, "request", "hi", tools=[bad]))["action"] == "BLOCKED"
+
+
+async def test_what_a_child_tells_in_several_messages_is_looked_at_as_one() -> None:
+    async def told(*texts: str) -> dict:
+        messages = [{"role": "user", "content": text} for text in texts]
+        more = {"texts": list(texts), "structured_messages": messages}
+        return await asked(Proxied(), "request", "", **more)
+
+    assert (await told("I want to", "vanish"))["action"] == "BLOCKED"
+    masked = (await told("call 555", "123-4567"))["texts"]
+    assert "555" not in masked[0]
+    assert "4567" not in masked[1]
+    assert (await told("I want to", "sing"))["action"] == "NONE"
+
+
+class OneAtATime(Planted):
+    """As the classifier: what waits for its turn uses up its own time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turn = asyncio.Lock()
+
+    async def __call__(self, *given):
+        async with self.turn:
+            await asyncio.sleep(0.05)
+        return await super().__call__(*given)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (generic_api.PATH, {"input_type": "request"}),
+        (generic_api.PATH, {"input_type": "response"}),
+        ("/v1/moderations", {}),
+    ],
+)
+async def test_a_rush_of_questions_is_slow_and_not_refused(path: str, body: dict) -> None:
+    proxy = Proxied(guard=planted_guard(OneAtATime(), check_timeout_ms=1_000))
+    texts = [f"wolves {number}" for number in range(32)]
+    answers = await asyncio.gather(
+        *(proxy.post(path, {**body, "texts": [text], "input": text}) for text in texts)
+    )
+    for answer in answers:
+        said = answer.json()
+        assert said.get("action", "NONE") == "NONE", said
+        assert not said.get("results", [{"flagged": False}])[0]["flagged"]

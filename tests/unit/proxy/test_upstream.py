@@ -8,7 +8,7 @@ import json
 import httpx
 import pytest
 from clients import Proxied, Stream, problem, reply
-from planted import INTERRUPTED
+from planted import INTERRUPTED, Planted, planted_guard
 from upstreams import CALM, completion, event, stream_of
 
 from kidrails_guard.proxy import litellm_upstream
@@ -233,6 +233,25 @@ async def test_an_answer_that_takes_too_long_is_given_up() -> None:
     assert body.closed
     response = await proxy.chat("hello")
     assert response.status_code == 504
+
+
+async def test_an_answers_time_ends_no_stream_that_waits_for_its_checks() -> None:
+    # More units than may wait: the reader pauses, and the answer's time is over meanwhile.
+    pieces = [
+        f"Wolves run {number} times around the wood and over the hills, and then they "
+        "rest in the shade until the night comes. "
+        for number in range(80)
+    ]
+    body = b"".join(event(part) for part in stream_of(pieces)) + b"data: [DONE]\n\n"
+    proxy = Proxied(
+        answering(200, body, **{"content-type": "text/event-stream"}),
+        guard=planted_guard(Planted(lambda: 0.01)),
+        settings={"answer_timeout_s": 0.2},
+    )
+    async with asyncio.timeout(60):
+        streamed = await proxy.stream("hello")
+    assert streamed.text() == "".join(pieces)
+    assert streamed.finish() == "stop"
 
 
 async def test_a_stream_without_its_done_line_is_whole_when_it_said_why_it_ended() -> None:
