@@ -97,6 +97,8 @@ def parse_row(line: str, *, band: AgeBand, stage: Stage) -> Row:
         raise DataError(f"not JSON: {error.msg} at column {error.colno}") from None
     except RecursionError:
         raise DataError("not a row: nested too deeply") from None
+    except ValueError:
+        raise DataError("not a row: a number has too many digits") from None
     if not isinstance(value, dict):
         raise DataError(f"not an object but {type(value).__name__}; keys: {', '.join(_KEYS)}")
     identifier = value.get("id")

@@ -212,6 +212,11 @@ def _compare(args: argparse.Namespace) -> int:
         first = find_target(before, args.before_target or args.after_target, args.before)
         second = args.after_target or args.before_target
         pairs = [(first, find_target(after, second, args.after or args.before))]
+        if args.after is None and pairs[0][0] == pairs[0][1]:
+            raise UsageError(
+                f"nothing to compare: {first!r} with itself; give --before-target and "
+                f"--after-target, each one of {', '.join(before)}, or the folder of a second run"
+            )
     elif args.after is None:
         pairs = pairs_of(list(before))
     else:

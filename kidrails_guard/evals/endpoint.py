@@ -104,7 +104,7 @@ async def ask(
             failure = error.failure
         except httpx.RemoteProtocolError:
             failure = "broken_off"
-        except httpx.HTTPError:
+        except (httpx.HTTPError, httpx.InvalidURL):
             failure = "unreachable"
         if wait is None:
             break
@@ -139,7 +139,7 @@ async def _once(client: httpx.AsyncClient, case: Case, endpoint: Endpoint, start
                     done = True
                     break
                 choice = _choice(data)
-                piece = (choice.get("delta") or {}).get("content")
+                piece = _part(choice, "delta").get("content")
                 if isinstance(piece, str) and piece:
                     first = first if first is not None else time.perf_counter() - start
                     parts.append(piece)
@@ -149,10 +149,11 @@ async def _once(client: httpx.AsyncClient, case: Case, endpoint: Endpoint, start
             text = "".join(parts)
         else:
             choice = _choice((await response.aread()).decode("utf-8", "replace"))
-            message = choice.get("message") or {}
-            text, finish = message.get("content") or "", choice.get("finish_reason") or ""
+            text = _part(choice, "message").get("content") or ""
+            finish = choice.get("finish_reason") or ""
         if not isinstance(text, str) or not text.strip():
             raise _NotAnAnswer("empty")
+        text = _whole_signs(text)
         if (
             endpoint.guarded
             and finish == "content_filter"
@@ -173,13 +174,26 @@ def _action(name: str | None) -> Action | None:
 def _choice(data: str) -> dict[str, Any]:
     try:
         value = json.loads(data)
-        if value["choices"] == [] and "usage" in value:
-            return {}  # the last chunk of a stream may hold only the usage
+        if value["choices"] == []:
+            return {}  # a stream's first chunk may hold only notes, its last only the usage
         choice = value["choices"][0]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise _NotAnAnswer("not_json") from None
-    except IndexError:
-        raise _NotAnAnswer("empty") from None
     if not isinstance(choice, dict):
         raise _NotAnAnswer("not_json")
     return choice
+
+
+def _part(choice: dict[str, Any], key: str) -> dict[str, Any]:
+    part = choice.get(key) or {}
+    if not isinstance(part, dict):
+        raise _NotAnAnswer("not_json")
+    return part
+
+
+def _whole_signs(text: str) -> str:
+    """Return a text without halves of signs, which no file holds.
+
+    A server that cuts its words by UTF-16 sends an emoji as two halves; they are joined again.
+    """
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

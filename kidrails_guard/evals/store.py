@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -139,7 +140,9 @@ def load_outcome(folder: Path) -> Outcome:
         )
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; run: kidrails eval run --out {folder}") from None
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError,
+    ) as error:  # fmt: skip
         raise DataError(f"{path}: not the results of a run ({type(error).__name__})") from None
 
 

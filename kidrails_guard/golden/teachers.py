@@ -133,17 +133,20 @@ class HttpTeacher:
         try:
             value = response.json()
             message = value["choices"][0]["message"]
-        except (ValueError, KeyError, IndexError, TypeError):
+            said, refused = message.get("content"), message.get("refusal")
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
             kind = response.headers.get("content-type", "").split(";")[0] or "no content type"
             html = "html" in kind or response.text.lstrip()[:1] == "<"
             return Answer("", nonsense="HTML" if html else f"not a chat completion ({kind})")
-        usage = value.get("usage") or {}
-        prompt, completion = (
-            int(usage.get(key) or 0) for key in ("prompt_tokens", "completion_tokens")
-        )
-        text = message.get("content") or ""
+        usage = value.get("usage")
+        counts = [
+            usage.get(key) if isinstance(usage, dict) else None
+            for key in ("prompt_tokens", "completion_tokens")
+        ]
+        prompt, completion = (count if isinstance(count, int) else 0 for count in counts)
+        text = said if isinstance(said, str) else ""
         usd = self.price.of(prompt, completion)
-        if message.get("refusal") and not text:
+        if refused and not text:
             return Answer("", prompt + completion, usd, nonsense="refusal")
         return Answer(text, prompt + completion, usd, nonsense="" if text.strip() else "empty")
 

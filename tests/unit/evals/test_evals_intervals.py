@@ -71,7 +71,14 @@ def test_a_quantiles_interval_is_scipys(q: float) -> None:
     assert found.value == pytest.approx(np.quantile(values, q))
     assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), rel=0.05)
     assert quantile([], 0.5) == NOTHING
-    assert (quantile([2.0], 0.95).low, quantile([2.0], 0.95).high) == (2.0, 2.0)
+
+
+def test_a_figure_of_too_few_cases_claims_no_interval() -> None:
+    for found in (quantile([2.0], 0.95), quantile(list(range(71)), 0.95), quantile([1, 2, 3], 0.5)):
+        assert (found.low, found.high) == (None, None)
+    assert quantile(list(range(72)), 0.95).high == 71
+    alone = f1_macro(["allow", "crisis"], ["allow", "allow"], ["talk", "talk"])
+    assert (alone.low, alone.high, alone.n) == (None, None, 2)
 
 
 def test_bootstrap_agrees_with_scipy() -> None:

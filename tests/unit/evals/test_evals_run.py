@@ -208,3 +208,41 @@ async def test_the_age_is_told_in_a_header_to_a_guard_and_in_a_prompt_to_a_bare_
     older = replace(case, band=next(band for band in AgeBand if band is not case.band))
     await run(handler, tmp_path, cases=[older], guarded=True, system_prompt=prompts)
     assert len(seen) == 3
+
+
+@pytest.mark.parametrize(
+    ("chunks", "text", "error"),
+    [
+        ([{"choices": [{"delta": "x"}]}], "", "not_json"),
+        (
+            [
+                {"choices": [], "prompt_filter_results": []},
+                {"choices": [{"delta": {"content": "Hi \ud83d"}}]},
+                {"choices": [{"delta": {"content": "\ude42 \ud83d"}, "finish_reason": "stop"}]},
+            ],
+            "Hi 🙂 \ufffd",
+            "",
+        ),
+    ],
+)
+def test_an_odd_stream_neither_ends_the_run_nor_spoils_its_file(
+    chunks: list[object], text: str, error: str
+) -> None:
+    import asyncio
+    import json
+
+    from kidrails_guard.evals.cases import Case
+    from kidrails_guard.evals.endpoint import Endpoint, ask
+    from kidrails_guard.types import Action, AgeBand, Hazard
+
+    body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
+    kind = {"content-type": "text/event-stream"}
+
+    async def once() -> object:
+        transport = httpx.MockTransport(lambda r: httpx.Response(200, text=body, headers=kind))
+        case = Case("a", "crisis", AgeBand("7-9"), Hazard("K00"), Action.ALLOW, "hi")
+        async with httpx.AsyncClient(transport=transport) as client:
+            found = await ask(client, case, Endpoint("http://x/v1"), retry_seconds=())
+        return found.text, found.error
+
+    assert asyncio.run(once()) == (text, error)
