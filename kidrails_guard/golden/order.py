@@ -80,9 +80,25 @@ def chosen_personas(options: GenerateOptions) -> tuple[Persona, ...]:
 
 
 def _model_teacher(options: GenerateOptions) -> ModelTeacher | None:
+    """Return the teacher that is asked for; none is the offline one.
+
+    Raises:
+        UsageError: a budget in dollars could never be spent.
+    """
     if options.litellm:
-        return LiteLLMTeacher(options.litellm, temperature=options.temperature)
+        teacher = LiteLLMTeacher(options.litellm, temperature=options.temperature)
+        if options.budget_usd is not None and not teacher.priced:
+            raise UsageError(
+                f"--budget-usd: LiteLLM knows no price for {options.litellm!r}, so nothing would "
+                "stop it; give --budget-tokens"
+            )
+        return teacher
     if options.base_url and options.model:
+        if options.budget_usd is not None and not options.price:
+            raise UsageError(
+                "--budget-usd: what do tokens cost there? Give --price IN OUT, US dollars a "
+                "million tokens, or --budget-tokens"
+            )
         return HttpTeacher(
             options.base_url,
             options.model,

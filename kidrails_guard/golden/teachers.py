@@ -127,9 +127,9 @@ class HttpTeacher:
                 f"{self._client.base_url}chat/completions answers HTTP {response.status_code}; "
                 "check --base-url, --model and the key in the variable that --api-key-env names"
             )
-        return self._read(response)
+        return self._read(response, sum(len(message["content"]) for message in chat))
 
-    def _read(self, response: httpx.Response) -> Answer:
+    def _read(self, response: httpx.Response, asked: int) -> Answer:
         try:
             value = response.json()
             message = value["choices"][0]["message"]
@@ -138,13 +138,17 @@ class HttpTeacher:
             kind = response.headers.get("content-type", "").split(";")[0] or "no content type"
             html = "html" in kind or response.text.lstrip()[:1] == "<"
             return Answer("", nonsense="HTML" if html else f"not a chat completion ({kind})")
-        usage = value.get("usage")
-        counts = [
-            usage.get(key) if isinstance(usage, dict) else None
-            for key in ("prompt_tokens", "completion_tokens")
-        ]
-        prompt, completion = (count if isinstance(count, int) else 0 for count in counts)
         text = said if isinstance(said, str) else ""
+        usage = value.get("usage")
+        given = usage if isinstance(usage, dict) else {}
+        # A server that does not count costs as well: a budget holds by three characters a token.
+        prompt, completion = (
+            count if isinstance(count, int) and count >= 0 else -(-length // 3)
+            for count, length in (
+                (given.get("prompt_tokens"), asked),
+                (given.get("completion_tokens"), len(text)),
+            )
+        )
         usd = self.price.of(prompt, completion)
         if refused and not text:
             return Answer("", prompt + completion, usd, nonsense="refusal")
@@ -188,6 +192,15 @@ class LiteLLMTeacher:
         self.options = dict(options or {})
         litellm.suppress_debug_info = True  # it prints to standard output, which is ours
         self._litellm = litellm
+
+    @property
+    def priced(self) -> bool:
+        """Whether LiteLLM knows what the model costs."""
+        try:
+            self._litellm.cost_per_token(self.model, prompt_tokens=1, completion_tokens=1)
+        except Exception:
+            return False
+        return True
 
     async def complete(self, chat: Chat, *, max_tokens: int) -> Answer:
         """Ask the model once; see `ModelTeacher`."""

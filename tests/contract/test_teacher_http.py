@@ -47,6 +47,7 @@ class Teacher(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.mode, self.delay_s, self.retry_after = "good", 0.0, ""
+        self.counts = True
         self.requests: list[dict[str, Any]] = []
         self.fails = 0
         self.headers: list[str] = []
@@ -130,8 +131,9 @@ class Handler(BaseHTTPRequestHandler):
             "created": 1,
             "model": "m",
             "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-            "usage": {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150},
         }
+        if self.server.counts:
+            value["usage"] = {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150}
         self._send(200, json.dumps(value).encode(), "application/json")
 
     def _send(self, status: int, body: bytes, kind: str) -> None:
@@ -320,6 +322,34 @@ def test_a_budget_stops_cleanly_and_a_larger_one_goes_on_without_paying_twice(
     assert second["resumed"] == first["finished"]
     assert len(server.requests) - asked == second["jobs"] - first["finished"]
     assert len({row["id"] for row in read(out)}) == second["rows"]
+
+
+def test_a_server_that_does_not_count_is_stopped_by_a_budget_all_the_same(
+    server: Teacher, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.counts = False
+    small = ("--budget-tokens", "5000", "--max-tokens", "200", "--concurrency", "2")
+    assert generate(server, tmp_path / "g.jsonl", *small) == 0
+    found = result(capsys)
+    assert found["stopped"] == "budget"
+    assert 0 < found["finished"] < found["jobs"]
+    assert 0 < found["spent"]["tokens"] <= 5000
+
+
+def test_a_budget_in_dollars_needs_a_price(
+    server: Teacher, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert generate(server, tmp_path / "g.jsonl", "--budget-usd", "1") == 2
+    assert "Give --price IN OUT" in capsys.readouterr().err
+    assert not server.requests
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::ResourceWarning")
+def test_litellm_knows_what_a_model_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    pytest.importorskip("litellm")
+    assert LiteLLMTeacher("openai/gpt-4o-mini").priced
+    assert not LiteLLMTeacher("openai/m").priced
 
 
 async def test_a_budget_in_dollars_counts_the_price(server: Teacher) -> None:
