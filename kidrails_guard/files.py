@@ -16,6 +16,8 @@ from kidrails_guard.errors import UsageError
 def write_atomic(path: Path, data: str | bytes) -> None:
     """Write a file so that a reader sees the old one or the whole new one.
 
+    The owner stays, where we may set it: what root changes, its service can still read.
+
     Args:
         path: the file; its folder is made where missing.
         data: text (stored as UTF-8) or bytes.
@@ -33,6 +35,10 @@ def write_atomic(path: Path, data: str | bytes) -> None:
                 stream.flush()
                 os.fsync(stream.fileno())
             Path(name).chmod(0o644)
+            with contextlib.suppress(OSError):
+                before = path.stat()
+                if before.st_uid != os.geteuid():
+                    os.chown(name, before.st_uid, before.st_gid)
             Path(name).replace(path)
         except BaseException:
             with contextlib.suppress(OSError):

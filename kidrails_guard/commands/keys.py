@@ -33,6 +33,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Carry the sub-verb out."""
+    from kidrails_guard.proxy.keys import changing
+
+    path: Path = args.file
+    if args.what == "list":
+        return _list(path, as_json=args.json)
+    with changing(path):
+        return _change(args, path)
+
+
+def _change(args: argparse.Namespace, path: Path) -> int:
+    """Add or revoke a key."""
     from datetime import UTC, datetime
 
     from kidrails_guard.answers import load_helplines
@@ -47,9 +58,6 @@ def run(args: argparse.Namespace) -> int:
     )
     from kidrails_guard.types import AgeBand, Hazard
 
-    path: Path = args.file
-    if args.what == "list":
-        return _list(path, as_json=args.json)
     keys = load_keys(path) if path.exists() or args.what == "revoke" else KeyFile()
     if args.what == "add":
         if args.band not in set(AgeBand):

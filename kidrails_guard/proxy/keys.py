@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -120,6 +124,20 @@ def save_keys(path: Path, keys: KeyFile) -> None:
     text += yaml.safe_dump(keys.model_dump(mode="json", exclude_none=True), sort_keys=False)
     write_atomic(path, text)
     path.chmod(0o600)
+
+
+@contextmanager
+def changing(path: Path) -> Iterator[None]:
+    """Hold the key file for one change: of two that read it at once, one would lose the other's."""
+    if not path.parent.is_dir():
+        yield
+        return
+    folder = os.open(path.parent, os.O_RDONLY)  # no lock file that another user could not open
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def new_key(

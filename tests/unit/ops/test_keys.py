@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -242,3 +245,26 @@ def _without_band(value: Any, band: str) -> Any:
     if isinstance(value, dict):
         return {k: _without_band(v, band) for k, v in value.items() if k != band}
     return value
+
+
+def test_keys_that_are_added_at_once_are_all_kept(file: Path) -> None:
+    command = [sys.executable, "-m", "kidrails_guard", "keys", "add"]
+    running = [
+        subprocess.Popen(
+            [*command, f"class-{number}", "--band", "7-9", "--file", str(file)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for number in range(4)
+    ]
+    assert [process.wait() for process in running] == [0] * 4
+    assert {key.name for key in load_keys(file).keys} == {f"class-{n}" for n in range(4)}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root changes another user's file")
+def test_the_service_still_reads_the_file_that_root_changed(file: Path) -> None:
+    _key, entry = new_key("class-4", AgeBand.MIDDLE)
+    save_keys(file, KeyFile(keys=(entry,)))
+    os.chown(file, 12_345, 12_345)
+    assert main(["keys", "revoke", "class-4", "--file", str(file)]) == 0
+    assert (file.stat().st_uid, file.stat().st_gid) == (12_345, 12_345)
