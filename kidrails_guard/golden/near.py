@@ -16,7 +16,8 @@ NEAR: Final = 0.8
 _SPARE: Final = 5
 """Rare runs looked up beside those that must be: each asks a candidate for one more in common.
 
-Of 0 to 15 on 122,000 messages, 5 took least time: half of MinHash's, in a 14th of its memory.
+Of 0 to 15 on 122,000 messages, 5 took least time: half of MinHash's, in a 14th of its memory (a
+trial; no command here repeats it).
 """
 
 

@@ -23,10 +23,6 @@ from kidrails_guard.proxy.tracing import Traced, TracingMeter, make_exporter, ma
 from kidrails_guard.types import AgeBand
 
 
-def _nobody(tenants: Iterable[str]) -> None:
-    """Expect nobody."""
-
-
 @dataclass(frozen=True, slots=True)
 class Deployment(Records):
     """Everything that the operator chose.
@@ -129,7 +125,7 @@ class Deployment(Records):
         return found
 
     def tenants(
-        self, meter: seams.Meter, expect: Callable[[Iterable[str]], None] = _nobody
+        self, meter: seams.Meter, expect: Callable[[Iterable[str]], None] = seams.expect_nobody
     ) -> seams.Tenants:
         """Return who may call.
 
@@ -185,7 +181,9 @@ class Deployment(Records):
         tracer = make_tracer(exporter) if exporter is not None else None
         if tracer is not None:
             meter = TracingMeter(meter, tracer)
-        tenants = self.tenants(meter, _nobody if prometheus is None else prometheus.expect)
+        tenants = self.tenants(
+            meter, seams.expect_nobody if prometheus is None else prometheus.expect
+        )
         app = build_app(
             self.settings,
             tenants=tenants,

@@ -19,16 +19,12 @@ from kidrails_guard.errors import KeysError, KidRailsError, PolicyError
 from kidrails_guard.guard import Guard, Observer
 from kidrails_guard.policy import Policy
 from kidrails_guard.proxy.keys import KeyEntry, KeyFile, hash_secret, key_policy, load_keys
-from kidrails_guard.proxy.seams import Limits, Rejected, Tenant
+from kidrails_guard.proxy.seams import Limits, Rejected, Tenant, expect_nobody
 
 _log = logging.getLogger(__name__)
 RELOAD_SECONDS = 1.0
 RETRY_SECONDS = 5.0
 """After a reload that failed, the file is read again so often, also where it has not changed."""
-
-
-def _nobody(tenants: Iterable[str]) -> None:
-    """Expect nobody."""
 
 
 class _Bucket:
@@ -74,7 +70,7 @@ class KeyedTenants:
         default: Policy,
         *,
         observer: Observer | None = None,
-        expect: Callable[[Iterable[str]], None] = _nobody,
+        expect: Callable[[Iterable[str]], None] = expect_nobody,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.path, self.default, self.observer, self.clock = path, default, observer, clock

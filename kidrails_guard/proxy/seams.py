@@ -7,7 +7,7 @@ write nothing down and count nothing; keys, audit log, metrics and Redis are imp
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -65,6 +65,10 @@ class Rejected(KidRailsError):
     ) -> None:
         self.status, self.code, self.retry_after_seconds = status, code, retry_after_seconds
         super().__init__(message)
+
+
+def expect_nobody(tenants: Iterable[str]) -> None:
+    """Begin no counters for tenants' names: nothing counts them."""
 
 
 class Tenants(Protocol):

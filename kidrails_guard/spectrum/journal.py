@@ -84,8 +84,9 @@ class Journal:
         elif found:
             # This scan will take that file's place, but not its hours of work.
             before = sections.setdefault(finished, {})
-            lines += _section(finished, {n: one for n, one in found.items() if n not in before})
-            before |= {n: one for n, one in found.items() if n not in before}
+            new = {name: one for name, one in found.items() if name not in before}
+            lines += _section(finished, new)
+            before |= new
         self.results = sections.pop(_name(key), {})
         self.others = {name: results for name, results in sections.items() if results}
         self._write([*lines, json.dumps({"key": dict(key)})])

@@ -177,6 +177,22 @@ def test_a_run_is_followed_to_its_end(tmp_path: Path, status: int) -> None:
     assert "eval_loss" in tail(tmp_path / "log")
 
 
+def interrupt(script: str, folder: Path) -> None:
+    """Follow a script until it reports its first step, and be interrupted then."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        follow(
+            [sys.executable, "-c", script],
+            root=folder,
+            log=folder / "log",
+            offline=True,
+            progress=stop,
+        )
+
+
 def test_an_interrupt_stops_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[Any] = []
     real = launch.subprocess.Popen
@@ -185,41 +201,20 @@ def test_an_interrupt_stops_the_training(tmp_path: Path, monkeypatch: pytest.Mon
         started.append(real(*args, **kwargs))
         return started[-1]
 
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
     monkeypatch.setattr(launch.subprocess, "Popen", remember)
     script = "import sys, time; print('| 1/2 [', flush=True); time.sleep(60)"
-    with pytest.raises(KeyboardInterrupt):
-        follow(
-            [sys.executable, "-c", script],
-            root=tmp_path,
-            log=tmp_path / "log",
-            offline=True,
-            progress=interrupt,
-        )
+    interrupt(script, tmp_path)
     assert started[0].poll() is not None
 
 
 def test_an_interrupt_stops_what_the_launcher_started(tmp_path: Path) -> None:
-    def interrupt(done: int, *_: object) -> None:
-        if done == 1:
-            raise KeyboardInterrupt
-
     # As accelerate does: the training is a child that hears nothing of its launcher's end.
     worker = (
         "import os, pathlib, time; pathlib.Path('pid').write_text(str(os.getpid()));"
         "print('| 1/2 [', flush=True); time.sleep(60)"
     )
     script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}])"
-    with pytest.raises(KeyboardInterrupt):
-        follow(
-            [sys.executable, "-c", script],
-            root=tmp_path,
-            log=tmp_path / "log",
-            offline=True,
-            progress=interrupt,
-        )
+    interrupt(script, tmp_path)
     pid = int((tmp_path / "pid").read_text())
     for _ in range(100):
         state = Path(f"/proc/{pid}/stat")
