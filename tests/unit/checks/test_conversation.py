@@ -243,6 +243,17 @@ def test_a_yes_as_children_type_it_is_a_yes(text: str) -> None:
     [
         ("Are you safe right now?", "nah", "K02"),
         ("Are you safe right now?", "im not sure", "K02"),
+        ("Tut dir jemand weh?", "ja, manchmal", "K02"),
+        ("Hat dich jemand geschlagen?", "weiß nicht", "K02"),
+        ("¿Alguien te hace daño?", "sí, a veces", "K02"),
+        ("Est-ce que quelqu'un te fait du mal ?", "oui", "K02"),
+        ("Denkst du daran, dir weh zu tun?", "oft", "K01"),
+        ("Möchtest du nicht mehr leben?", "ja", "K01"),
+        ("¿Estás pensando en hacerte daño?", "si", "K01"),
+        ("Tu veux mourir ?", "parfois", "K01"),
+        ("Bist du in Sicherheit?", "nee, er ist hier", "K02"),
+        ("¿Estás en un lugar seguro?", "no", "K02"),
+        ("Es-tu en sécurité ?", "non", "K02"),
     ],
 )
 def test_an_answer_to_a_hard_question(question: str, text: str, hazard: str) -> None:
@@ -255,6 +266,14 @@ def test_an_answer_to_a_hard_question(question: str, text: str, hazard: str) -> 
         ("Are you thinking about hurting yourself?", "nah"),
         ("Does someone hurt you?", "nah"),
         ("Are you safe right now?", "ya"),
+        ("Did he hurt his paw?", "yes"),
+        ("Tut dir jemand weh?", "nein, alles gut"),
+        ("Tut dir der Bauch weh?", "ja"),
+        ("Willst du den Drachen sterben lassen?", "ja"),
+        ("Bist du sicher, dass es ein Wal war?", "nein"),
+        ("¿Estás segura de que era un pez?", "no"),
+        ("¿Quieres morir?", "no"),
+        ("¿Quieres jugar?", "sí"),
     ],
 )
 def test_an_answer_to_a_question_that_is_none(question: str, text: str) -> None:
