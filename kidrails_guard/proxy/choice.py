@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, TypeGuard
+from typing import Any, Final
 
 from kidrails_guard.answers import load_answers
 from kidrails_guard.proxy.call import Call, ToolCall
@@ -165,8 +165,8 @@ class Choice:
             calls = [{"index": 0, "function": delta["function_call"]}]
         for place, call in enumerate(calls if isinstance(calls, list) else []):
             function = call.get("function") if isinstance(call, dict) else None
-            index = call.get("index", place) if isinstance(call, dict) else None
-            if not isinstance(function, dict) or not is_index(index, _MOST_TOOLS):
+            index = index_of(call, _MOST_TOOLS, otherwise=place)
+            if not isinstance(function, dict) or index is None:
                 continue
             call_id, name, arguments = (
                 value if isinstance(value, str) else ""
@@ -303,9 +303,21 @@ def _joined(parts: list[str]) -> str:
     return clean_surrogates("".join(parts))
 
 
-def is_index(value: Any, count: int) -> TypeGuard[int]:
-    """Whether a JSON value is a whole number from 0 to below ``count``."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < count
+def index_of(entry: Any, count: int, *, otherwise: int) -> int | None:
+    """Return an entry's index, or None where it is no whole number from 0 to below ``count``.
+
+    Args:
+        entry: of a list of choices or tool calls.
+        count: how many there may be.
+        otherwise: the index of an entry without one; some servers say null.
+    """
+    if not isinstance(entry, dict):
+        return None
+    value = entry.get("index")
+    if value is None:
+        value = otherwise
+    valid = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < count
+    return value if valid else None
 
 
 def _text_of(content: Any) -> str:

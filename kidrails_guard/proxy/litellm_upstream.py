@@ -122,6 +122,12 @@ def _problem(error: Exception) -> UpstreamProblem:
             status=429,
             code="rate_limit_exceeded",
         )
+    if status == 402:
+        return UpstreamProblem(
+            "upstream_status",
+            "the provider asks to be paid (HTTP 402); its operator looks after the account",
+            code="upstream_refused",
+        )
     if status == 408 or "Timeout" in name:
         return UpstreamProblem(
             "upstream_timeout",

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from typing import Any, Final
 
 from kidrails_guard.conveyor import Conveyor
-from kidrails_guard.proxy.choice import Choice, Context, is_index
+from kidrails_guard.proxy.choice import Choice, Context, index_of
 from kidrails_guard.proxy.events import (
     NO_USAGE,
     End,
@@ -51,8 +51,8 @@ class WholeReply:
         for place, entry in enumerate(found if isinstance(found, list) else []):
             if not isinstance(entry, dict) or not isinstance(entry.get("message"), dict):
                 continue
-            index = entry.get("index", place)
-            if is_index(index, context.call.count):
+            index = index_of(entry, context.call.count, otherwise=place)
+            if index is not None:
                 finish = entry.get("finish_reason") or "stop"
                 self.choices[index].take(entry["message"], finish, entry.get("logprobs"))
                 self._came.add(index)
@@ -154,8 +154,8 @@ class StreamedReply:
             self._usage = usage
         entries = chunk.get("choices")
         for entry in entries if isinstance(entries, list) else []:
-            index = entry.get("index", 0) if isinstance(entry, dict) else None
-            if is_index(index, len(self.choices)):
+            index = index_of(entry, len(self.choices), otherwise=0)
+            if index is not None:
                 choice = self.choices[index]
                 choice.take(entry.get("delta"), entry.get("finish_reason"), entry.get("logprobs"))
 

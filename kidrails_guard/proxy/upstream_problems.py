@@ -51,6 +51,14 @@ async def refused(response: httpx.Response) -> UpstreamProblem:
             code="rate_limit_exceeded",
             retry_after_s=int(after[:5]) if after.isdigit() else None,
         )
+    if status == 402:
+        return UpstreamProblem(
+            "upstream_status",
+            "the model server asks to be paid (HTTP 402); its operator looks after the account",
+            code="upstream_refused",
+        )
+    if status == 408:
+        return too_slow()
     if 400 <= status < 500:
         return UpstreamProblem(
             "upstream_status",

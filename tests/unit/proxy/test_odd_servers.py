@@ -24,6 +24,16 @@ async def test_an_empty_finish_reason_does_not_end_a_reply() -> None:
     assert streamed.finish() == "stop"
 
 
+async def test_an_index_of_null_is_the_first() -> None:
+    def without_index(part):
+        return part | {"choices": [part["choices"][0] | {"index": None}]}
+
+    chunks = [without_index(part) for part in (chunk({"content": CALM}), chunk({}, "stop"))]
+    assert (await Proxied(Scripted(chunks)).stream("hello")).text() == CALM
+    whole = Scripted(answer=without_index(completion(CALM)))
+    assert reply(await Proxied(whole).chat("hello"))["message"]["content"] == CALM
+
+
 def call_chunk(arguments: str):
     function = {"name": "look", "arguments": arguments}
     return chunk({"tool_calls": [{"index": 0, "id": "c1", "function": function}]})

@@ -47,6 +47,8 @@ REFUSED = [
     (answering(404, HTML), 404, "model_not_found"),
     (answering(401, ERROR), 502, "upstream_refused"),
     (answering(403, ERROR), 502, "upstream_refused"),
+    (answering(402, ERROR), 502, "upstream_refused"),
+    (answering(408, ERROR), 504, "upstream_timeout"),
     (answering(422, ["odd"]), 400, "upstream_rejected_request"),
     (answering(429, ERROR, **{"retry-after": "9"}), 429, "rate_limit_exceeded"),
     (answering(500, ERROR), 502, "upstream_error"),
