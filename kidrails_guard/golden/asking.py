@@ -148,7 +148,8 @@ class Asker:
             answer = await self._persist(chat)
         finally:
             self.budget.settle(estimate, answer)
-        if self.cache is not None:
+        # What is no answer at all, such as a gateway's error page, is asked for again next time.
+        if self.cache is not None and not answer.nonsense:
             self.cache.put(key, answer)
         return answer
 

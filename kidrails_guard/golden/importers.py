@@ -145,6 +145,12 @@ def import_records(
     unknown = sorted(set(names) - set(COLUMNS))
     if unknown:
         raise DataError(f"--map {unknown[0]}: unknown; accepted: {', '.join(COLUMNS)}")
+    there = dict.fromkeys(str(key) for record in records for key in record)
+    for key, name in (columns or {}).items():
+        if name and name not in there:
+            raise DataError(
+                f"--map {key}={name}: no record has it; accepted: {', '.join(there)}, or nothing"
+            )
     readers: dict[Format, Callable[[Mapping[str, Any]], _Raw]] = {
         "upstream-seed": _seed,
         "columns": lambda record: _columns(record, names),

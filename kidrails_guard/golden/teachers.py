@@ -97,7 +97,10 @@ class HttpTeacher:
     ) -> None:
         if not re.match(r"https?://", base_url):
             raise UsageError(f"--base-url {base_url!r}: needs http:// or https:// in front")
-        self.name = f"{model} at {httpx.URL(base_url).host} t={temperature:g}"
+        url = httpx.URL(base_url)
+        # With port and path: two servers of one machine are two teachers, with answers of their own.
+        place = url.netloc.decode() + url.path.rstrip("/").removesuffix("/v1")
+        self.name = f"{model} at {place} t={temperature:g}"
         self.model, self.temperature, self.price = model, temperature, price or Price()
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
         self._client = httpx.AsyncClient(

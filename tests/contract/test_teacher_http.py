@@ -247,6 +247,20 @@ def test_nonsense_is_a_counted_drop_and_nothing_is_lost(
     assert {row["reason"] for row in rejected} == {reason}
 
 
+@pytest.mark.parametrize("mode", ["html", "empty"])
+def test_what_was_no_answer_is_asked_for_again(
+    server: Teacher, tmp_path: Path, capsys: pytest.CaptureFixture[str], mode: str
+) -> None:
+    server.mode = mode
+    generate(server, tmp_path / "g.jsonl")
+    assert result(capsys)["rows"] == 0
+    server.mode = "fenced"
+    generate(server, tmp_path / "again.jsonl")
+    said = result(capsys)
+    assert said["rows"] >= 12
+    assert said["spent"]["from_cache"] == 0
+
+
 def test_a_fenced_answer_is_an_answer(
     server: Teacher, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

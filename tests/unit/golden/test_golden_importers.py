@@ -77,6 +77,8 @@ def test_columns_can_be_mapped_and_others_are_kept_aside() -> None:
     assert row.extra == {"child_name": "X", "intensity": "mild"}
     with pytest.raises(DataError, match="accepted: age, question"):
         imported([record], "columns", columns={"agee": "child_age"})
+    with pytest.raises(DataError, match="--map age=child_agee: no record has it; accepted: child_"):
+        imported([record], "columns", columns={"age": "child_agee"})
 
 
 def test_sharegpt_and_messages_are_read() -> None:
