@@ -67,7 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=f"kidrails {verb}", description=VERBS[verb])
     module.add_arguments(parser)
     try:
-        status = module.run(parser.parse_args(rest))
+        try:
+            status = module.run(parser.parse_args(rest))
+        except ExceptionGroup as group:
+            # Of several tasks at once: what stopped the first is what there is to say.
+            raise first_of(group) from group
     except UsageError as error:
         print(f"kidrails {verb}: {error}", file=sys.stderr)
         return 2
@@ -86,6 +90,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"kidrails {verb}: {place}{error.strerror or error}", file=sys.stderr)
         return 2
     return int(status or 0)
+
+
+def first_of(group: ExceptionGroup[Exception]) -> Exception:
+    """Return the first error in a group that is no group itself."""
+    error = group.exceptions[0]
+    return first_of(error) if isinstance(error, ExceptionGroup) else error
 
 
 if __name__ == "__main__":

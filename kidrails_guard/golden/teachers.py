@@ -98,7 +98,7 @@ class HttpTeacher:
         if not re.match(r"https?://", base_url):
             raise UsageError(f"--base-url {base_url!r}: needs http:// or https:// in front")
         url = httpx.URL(base_url)
-        # With port and path: two servers of one machine are two teachers, with answers of their own.
+        # With port and path: two servers of one machine are two teachers.
         place = url.netloc.decode() + url.path.rstrip("/").removesuffix("/v1")
         self.name = f"{model} at {place} t={temperature:g}"
         self.model, self.temperature, self.price = model, temperature, price or Price()

@@ -79,6 +79,15 @@ def test_a_disk_or_folder_that_does_not_take_it_is_named(
     assert message == f"kidrails keys: {keys}: No space left on device\n"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]  # nothing half written
 
+    def full_in_a_task(descriptor: int) -> None:
+        error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise ExceptionGroup("tasks", [ExceptionGroup("tasks of tasks", [error])])
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full_in_a_task)
+        message = said("keys", "add", "a", "--band", "7-9", "--file", str(keys))
+    assert message == "kidrails keys: No space left on device\n"
+
     def closed(folder: Path) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
