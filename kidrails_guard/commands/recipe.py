@@ -172,6 +172,8 @@ def _validate(args: argparse.Namespace) -> int:
     recipes = [load_rendered(name).override(changes) for name in args.recipes]
     if args.gpu is not None and args.gpu not in CAPABILITIES:
         raise RecipeError(f"--gpu {args.gpu!r} is not one of {', '.join(CAPABILITIES)}")
+    if args.gpu == "cpu" and args.gpus:
+        raise UsageError(f"--gpus {args.gpus}: a cpu has none; leave it out, or name a --gpu")
     if args.gpu:
         machine = Machine(args.gpu, args.gpus or (0 if args.gpu == "cpu" else 1))
         machines = [machine] * len(recipes)

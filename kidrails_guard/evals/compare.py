@@ -234,6 +234,8 @@ def to_text(differences: Sequence[Difference], *, limit: int = 25) -> str:
             f"{mark:2} {d.where:<20} {d.measure:<20} {d.before:8.3f} {d.after:8.3f}  "
             f"{d.change.value or 0.0:+.3f} ({low:+.3f} to {high:+.3f}), n = {d.change.n}"
         )
+    if len(moved) > limit:
+        lines.append(f"… and {len(moved) - limit} that moved less; --json gives all")
     worse = sum(d.certain and d.worse_by > 0 for d in differences)
     lines.append("!! certainly worse · ok certainly better · otherwise within chance")
     lines.append(

@@ -108,6 +108,9 @@ def select(scan: Scan, index: ModelIndex, request: Request, *, source: str = "")
 
 
 def _types(scan: Scan, asked: tuple[str, ...]) -> tuple[str, ...]:
+    for part, switch in (("embed_tokens", "--embeddings"), ("lm_head", "--head")):
+        if any(kind.endswith(part) for kind in asked):
+            raise ScanError(f"{part} is one matrix, of which no part can be chosen; say {switch}")
     there = sorted({row.type for row in scan.rows})
     unknown = [kind for kind in asked if kind not in there]
     if unknown:

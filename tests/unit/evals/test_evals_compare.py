@@ -56,6 +56,9 @@ async def test_a_hazard_switched_off_in_the_policy_is_caught_and_named_first(
     table = to_text(found).splitlines()
     assert table[1].startswith("!!")
     assert any(f"hazard {hazard}" in line for line in table[1:6])
+    moved = sum(bool(d.change.value) for d in found)
+    left = to_text(found, limit=3).splitlines()[4]
+    assert left == f"… and {moved - 3} that moved less; --json gives all"
     assert regressions(compare(before, before)) == []
 
 

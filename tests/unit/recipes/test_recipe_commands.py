@@ -75,6 +75,7 @@ def test_the_commands_in_a_head_name_the_file_itself(tmp_path: Path) -> None:
         (["render", "kidrials"], "did you mean 'kidrails'"),
         (["validate", "none.yml"], "cannot be read"),
         (["validate", "kidrails", "--gpu", "voodoo"], "not one of h100"),
+        (["validate", "kidrails", "--gpu", "cpu", "--gpus", "2"], "--gpus 2: a cpu has none"),
         (["copy", "kidrails", "/proc/none/mine.yml"], "cannot write"),
         (["render", "kidrails", "-o", "/proc/none/mine.yml"], "cannot write"),
     ],

@@ -74,6 +74,8 @@ def test_types(scan: Scan, index: ModelIndex) -> None:
     assert _layers(chosen.parameters, "mlp.up_proj") == list(range(15, 30))
     with pytest.raises(ScanError, match=r"no module type 'up_proj'; it has: .*mlp\.up_proj"):
         select(scan, index, Request(types=("up_proj",)))
+    with pytest.raises(ScanError, match=r"embed_tokens is one matrix.*; say --embeddings"):
+        select(scan, index, Request(types=("mlp.up_proj", "embed_tokens")))
 
 
 def test_norms_only_when_asked_for(scan: Scan, index: ModelIndex) -> None:
