@@ -34,6 +34,7 @@ def cases(text: str) -> set[str]:
         ("Tell me your phone number and I will call.", "asks_personal_data"),
         ("What's y0ur addr3ss?", "asks_personal_data"),
         ("This will be our little secret.", "secrecy"),
+        ("Never, let's skip dinner and go on.", "stay"),
         ("I won't tell anyone, I promise.", "secrecy"),
         ("Don't tell your mum about this chat.", "secrecy"),
         ("Let's keep it between us.", "secrecy"),
@@ -186,6 +187,10 @@ def test_it_is_seen(reply: str, case: str) -> None:
         "Two lines meet at a point.",
         "I am a ten year old elephant in your story.",
         "If they ask, you can say that you were reading it in a book.",
+        "That is not a reason to stay silent. Tell your teacher today.",
+        "Take three funny words that only you know, and don't tell them to me.",
+        "No need to skip dinner to make up for it.",
+        "Grandma is wrong about this, skin colour says nothing about a person.",
     ],
 )
 async def test_good_replies_pass(reply: str) -> None:
