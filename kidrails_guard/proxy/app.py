@@ -25,7 +25,6 @@ from kidrails_guard.proxy.call import Call, chat_call, no_such_route, read_model
 from kidrails_guard.proxy.exchange import (
     Caller,
     Exchange,
-    Service,
     json_response,
     milliseconds_since,
     where,
@@ -38,6 +37,7 @@ from kidrails_guard.proxy.problems import Problem, bad_field
 from kidrails_guard.proxy.records import Recorder, tend
 from kidrails_guard.proxy.responses import responses_call
 from kidrails_guard.proxy.responses_writer import ResponsesWriter
+from kidrails_guard.proxy.service import Service
 from kidrails_guard.proxy.settings import LITELLM_PREFIX, Settings
 from kidrails_guard.proxy.sittings import Sittings
 from kidrails_guard.proxy.upstream import HttpUpstream, Upstream
@@ -229,7 +229,9 @@ class Proxy:
         """Answer ``POST /v1/embeddings``: numbers only, so there is nothing to check."""
         _, body = await self._opened(request, request_id)
         model = self.service.settings.model or read_model(body)
-        answer = await self.service.upstream.embeddings(embeddings_body(body, model=model))
+        asked = embeddings_body(body, model=model)
+        async with self.service.waiting(request.receive):
+            answer = await self.service.upstream.embeddings(asked)
         finished(200)
         return json_response(clean_embeddings(answer, model=model))
 

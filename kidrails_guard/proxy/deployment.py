@@ -16,8 +16,8 @@ from kidrails_guard.guard import Guard
 from kidrails_guard.policy import Policy, load_policy
 from kidrails_guard.proxy import seams
 from kidrails_guard.proxy.app import build_app, make_upstream
-from kidrails_guard.proxy.exchange import Service
 from kidrails_guard.proxy.records import Records, Smtp
+from kidrails_guard.proxy.service import Service
 from kidrails_guard.proxy.settings import Settings
 from kidrails_guard.proxy.tracing import Traced, TracingMeter, make_exporter, make_tracer
 from kidrails_guard.types import AgeBand
