@@ -21,7 +21,8 @@ from starlette.routing import BaseRoute, Route
 from kidrails_guard import __version__
 from kidrails_guard.proxy import generic_api, seams
 from kidrails_guard.proxy.body import CallerLeft, parse_object, read_body
-from kidrails_guard.proxy.call import Call, chat_call, no_such_route, read_model
+from kidrails_guard.proxy.call import Call
+from kidrails_guard.proxy.chat import chat_call, read_model
 from kidrails_guard.proxy.exchange import (
     Caller,
     Exchange,
@@ -33,7 +34,7 @@ from kidrails_guard.proxy.memory import VerdictMemory
 from kidrails_guard.proxy.moderations import moderate
 from kidrails_guard.proxy.openapi import describe
 from kidrails_guard.proxy.passing import clean_embeddings, clean_models, embeddings_body
-from kidrails_guard.proxy.problems import Problem, bad_field
+from kidrails_guard.proxy.problems import Problem, bad_field, no_such_route
 from kidrails_guard.proxy.records import Recorder, tend
 from kidrails_guard.proxy.responses import responses_call
 from kidrails_guard.proxy.responses_writer import ResponsesWriter
@@ -329,7 +330,7 @@ def _internal(request_id: str) -> Problem:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     """Answer a path or a method that is not there, in OpenAI's shape."""
-    problem = no_such_route(request.url.path)
+    problem = no_such_route()
     headers = {}
     if isinstance(error, HTTPException) and error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")

@@ -93,7 +93,7 @@ class Exchange:
         if verdict.action.answers:
             events = blocked_reply(context, verdict)
             if caller.tenant.guard.policy.on_block == "error":
-                raise _held_back(context.kind_words(verdict), param="messages")
+                raise _held_back(context.kind_words(verdict), param=call.said_in)
             headers = self._headers(prepared, verdict, answered=Stage.INPUT)
             if not call.stream:
                 return self._whole(events, headers, finished)

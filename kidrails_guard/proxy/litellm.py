@@ -43,7 +43,7 @@ from litellm.types.utils import (
 from kidrails_guard.errors import UsageError
 from kidrails_guard.guard import Guard
 from kidrails_guard.policy import load_policy
-from kidrails_guard.proxy.call import chat_call
+from kidrails_guard.proxy.chat import chat_call
 from kidrails_guard.proxy.choice import Context
 from kidrails_guard.proxy.events import End, Event, Tools, Words
 from kidrails_guard.proxy.exchange import where

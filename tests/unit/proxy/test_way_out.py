@@ -12,7 +12,7 @@ from clients import Proxied, Scripted, problem, reply
 from planted import INTERRUPTED, Planted, is_kind, planted_guard
 from upstreams import CALM, USAGE, Says, chunk, completion, stream_of
 
-from kidrails_guard.proxy.call import chat_call
+from kidrails_guard.proxy.chat import chat_call
 from kidrails_guard.proxy.exchange import Caller, Exchange
 from kidrails_guard.proxy.problems import UpstreamProblem
 from kidrails_guard.proxy.seams import OneTenant
