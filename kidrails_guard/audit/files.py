@@ -86,6 +86,18 @@ def canonical(values: dict[str, Any]) -> str:
     return json.dumps(values, ensure_ascii=True, separators=(",", ":"), sort_keys=True)
 
 
+def parse_json(line: str | bytes) -> Any:
+    """Return the JSON value of a line, whatever has been done to it.
+
+    Raises:
+        ValueError: it holds none.
+    """
+    try:
+        return json.loads(line)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def utc(seconds: float) -> str:
     """Return seconds since the epoch as ISO 8601 with milliseconds."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
@@ -126,7 +138,7 @@ def _first_number(path: Path) -> int:
     with contextlib.suppress(FileNotFoundError), path.open("rb") as stream:
         for place, line in enumerate(stream):
             with contextlib.suppress(ValueError, TypeError, KeyError):
-                return int(json.loads(line)["seq"]) - place
+                return int(parse_json(line)["seq"]) - place
     return 2**62  # empty, or damaged from its first line to its last
 
 
@@ -140,12 +152,12 @@ def last_line(path: Path) -> dict[str, Any] | None:
     try:
         if not lines:
             return None
-        values = json.loads(lines[-1])
+        values = parse_json(lines[-1])
         return {**values, "seq": int(values["seq"]), "hash": str(values["hash"])}
     except (ValueError, TypeError, KeyError):
         raise AuditError(
             f"{path}: its last line is none of this log; run: kidrails audit verify "
-            f"{shlex.quote(str(path.parent))}"
+            f"{shlex.quote(str(path.parent))}, then move the folder away to start a new log"
         ) from None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 from collections import Counter
@@ -11,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from kidrails_guard.audit.files import canonical, locked, utc, write_whole
+from kidrails_guard.audit.files import canonical, locked, parse_json, utc, write_whole
 from kidrails_guard.files import write_atomic
 
 InboxKind = Literal["crisis", "tell_a_grown_up", "check_failed", "audit_failed"]
@@ -73,7 +72,7 @@ def read_inbox(folder: Path, *, limit: int = 100) -> list[InboxEntry]:
     counts: Counter[str] = Counter()
     for line in reversed(path.read_bytes().splitlines()):
         with contextlib.suppress(ValueError, TypeError):
-            entry = InboxEntry(**json.loads(line))
+            entry = InboxEntry(**parse_json(line))
             counts[entry.kind] += 1
             if counts[entry.kind] <= limit:
                 entries.append(entry)
@@ -100,5 +99,5 @@ def trim_inbox(folder: Path, *, oldest: str) -> None:
 
 def _day(line: bytes) -> str:
     with contextlib.suppress(ValueError, TypeError, KeyError):
-        return str(json.loads(line)["time"])[:10]
+        return str(parse_json(line)["time"])[:10]
     return ""  # half a line says nothing to anybody

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from kidrails_guard.audit.files import (
     START,
@@ -19,6 +19,7 @@ from kidrails_guard.audit.files import (
     keyed_digest,
     last_line,
     log_files,
+    parse_json,
     read_seal,
     writers,
 )
@@ -54,14 +55,32 @@ class AuditRecord:
     hash: str = field(default="")
 
 
+_KINDS: Final[dict[str, type | tuple[type, ...]]] = {
+    "findings": list,
+    "failed": list,
+    "length": int,
+    "withheld_characters": int,
+    "elapsed_ms": (int, float),
+    "streamed": bool,
+    "seq": int,
+}
+"""What a line's fields hold; the others hold texts."""
+
+
 def parse_record(line: str | bytes) -> AuditRecord:
     """Return one line as a record.
 
     Raises:
         ValueError: it is not a line of this log.
     """
-    values = json.loads(line)
-    if not isinstance(values, dict) or set(values) != set(AuditRecord.__dataclass_fields__):
+    values = parse_json(line)
+    if (
+        not isinstance(values, dict)
+        or set(values) != set(AuditRecord.__dataclass_fields__)
+        or not all(isinstance(value, _KINDS.get(name, str)) for name, value in values.items())
+        or not all(isinstance(finding, dict) for finding in values["findings"])
+        or not all(isinstance(check, str) for check in values["failed"])
+    ):
         raise ValueError("not a line of the audit log")
     values["findings"], values["failed"] = tuple(values["findings"]), tuple(values["failed"])
     return AuditRecord(**values)
@@ -171,7 +190,7 @@ def _verify_chain(folder: Path, key: bytes, writer: int, problems: list[str]) ->
             lines += 1
             where = f"{path.name}:{number}"
             try:
-                values = json.loads(line)
+                values = parse_json(line)
                 claimed = values.pop("hash")
                 good = hmac.compare_digest(claimed, keyed_digest(key, "chain", canonical(values)))
             except (ValueError, KeyError, AttributeError, TypeError):

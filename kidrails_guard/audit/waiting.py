@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import hmac
-import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from kidrails_guard.audit.files import audit_key, canonical, keyed_digest, locked, write_whole
+from kidrails_guard.audit.files import (
+    audit_key,
+    canonical,
+    keyed_digest,
+    locked,
+    parse_json,
+    write_whole,
+)
 
 _FILE: Final = "alerts.jsonl"
 _LOCK: Final = "alerts.lock"
@@ -61,7 +67,7 @@ def take_alerts(folder: Path) -> list[dict[str, str]]:
 def _genuine(path: Path, key: bytes) -> Iterator[dict[str, str]]:
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         with contextlib.suppress(ValueError, TypeError, AttributeError):
-            values = json.loads(line)
+            values = parse_json(line)
             mark = str(values.pop("mark", ""))
             if hmac.compare_digest(mark, keyed_digest(key, "alert", canonical(values))):
                 yield values

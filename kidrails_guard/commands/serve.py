@@ -112,7 +112,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         type=float,
         default=20.0,
-        help="open streams may go on for so long after a stop signal (20)",
+        help="what is open may go on for so long after a stop signal (20)",
     )
 
 

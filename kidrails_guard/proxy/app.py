@@ -21,11 +21,11 @@ from starlette.routing import BaseRoute, Route
 from kidrails_guard import __version__
 from kidrails_guard.proxy import generic_api, seams
 from kidrails_guard.proxy.body import CallerLeft, parse_object, read_body
-from kidrails_guard.proxy.call import Call, chat_call, no_such_route, read_model
+from kidrails_guard.proxy.call import Call
+from kidrails_guard.proxy.chat import chat_call, read_model
 from kidrails_guard.proxy.exchange import (
     Caller,
     Exchange,
-    Service,
     json_response,
     milliseconds_since,
     where,
@@ -34,10 +34,11 @@ from kidrails_guard.proxy.memory import VerdictMemory
 from kidrails_guard.proxy.moderations import moderate
 from kidrails_guard.proxy.openapi import describe
 from kidrails_guard.proxy.passing import clean_embeddings, clean_models, embeddings_body
-from kidrails_guard.proxy.problems import Problem, bad_field
+from kidrails_guard.proxy.problems import Problem, bad_field, no_such_route
 from kidrails_guard.proxy.records import Recorder, tend
 from kidrails_guard.proxy.responses import responses_call
 from kidrails_guard.proxy.responses_writer import ResponsesWriter
+from kidrails_guard.proxy.service import Service
 from kidrails_guard.proxy.settings import LITELLM_PREFIX, Settings
 from kidrails_guard.proxy.sittings import Sittings
 from kidrails_guard.proxy.upstream import HttpUpstream, Upstream
@@ -229,7 +230,9 @@ class Proxy:
         """Answer ``POST /v1/embeddings``: numbers only, so there is nothing to check."""
         _, body = await self._opened(request, request_id)
         model = self.service.settings.model or read_model(body)
-        answer = await self.service.upstream.embeddings(embeddings_body(body, model=model))
+        asked = embeddings_body(body, model=model)
+        async with self.service.waiting(request.receive):
+            answer = await self.service.upstream.embeddings(asked)
         finished(200)
         return json_response(clean_embeddings(answer, model=model))
 
@@ -327,7 +330,7 @@ def _internal(request_id: str) -> Problem:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     """Answer a path or a method that is not there, in OpenAI's shape."""
-    problem = no_such_route(request.url.path)
+    problem = no_such_route()
     headers = {}
     if isinstance(error, HTTPException) and error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")

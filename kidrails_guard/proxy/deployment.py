@@ -16,8 +16,8 @@ from kidrails_guard.guard import Guard
 from kidrails_guard.policy import Policy, load_policy
 from kidrails_guard.proxy import seams
 from kidrails_guard.proxy.app import build_app, make_upstream
-from kidrails_guard.proxy.exchange import Service
 from kidrails_guard.proxy.records import Records, Smtp
+from kidrails_guard.proxy.service import Service
 from kidrails_guard.proxy.settings import Settings
 from kidrails_guard.proxy.tracing import Traced, TracingMeter, make_exporter, make_tracer
 from kidrails_guard.types import AgeBand
@@ -125,13 +125,15 @@ class Deployment(Records):
         return found
 
     def tenants(
-        self, meter: seams.Meter, expect: Callable[[Iterable[str]], None] = seams.expect_nobody
+        self,
+        meter: seams.Meter,
+        expect: Callable[[Iterable[seams.Tenant]], None] = seams.expect_nobody,
     ) -> seams.Tenants:
         """Return who may call.
 
         Args:
             meter: told of every check.
-            expect: told the tenants' names, now and whenever keys are added.
+            expect: told the tenants, now and whenever keys are added.
 
         Raises:
             KidRailsError: the policy, a check or the key file is wrong.
@@ -139,7 +141,7 @@ class Deployment(Records):
         policy = self.load_policy()
         if self.keys is None:
             one = seams.OneTenant(Guard(policy, observer=meter.check), band=self.band)
-            expect([one.tenant.name])
+            expect([one.tenant])
             return one
         from kidrails_guard.proxy.keyed_tenants import KeyedTenants
 

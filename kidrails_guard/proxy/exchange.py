@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import os
@@ -14,72 +13,21 @@ from typing import Any, Final
 from starlette.responses import Response
 from starlette.types import Receive
 
-from kidrails_guard.proxy.body import CallerLeft, while_caller_waits
+from kidrails_guard.proxy.body import CallerLeft
 from kidrails_guard.proxy.call import Call
 from kidrails_guard.proxy.choice import Choice, Context
 from kidrails_guard.proxy.event_stream import EventStream
 from kidrails_guard.proxy.events import End, Event, Usage
 from kidrails_guard.proxy.intake import Intake, Prepared
-from kidrails_guard.proxy.memory import VerdictMemory
 from kidrails_guard.proxy.problems import Problem
 from kidrails_guard.proxy.records import Note, Recorder
 from kidrails_guard.proxy.reply import StreamedReply, WholeReply, blocked_reply
-from kidrails_guard.proxy.seams import AuditSink, Meter, Tenant
-from kidrails_guard.proxy.settings import Settings
-from kidrails_guard.proxy.sittings import Sittings
-from kidrails_guard.proxy.upstream import Upstream
+from kidrails_guard.proxy.seams import Tenant
+from kidrails_guard.proxy.service import Service, ShuttingDown
 from kidrails_guard.proxy.wire import Writer
 from kidrails_guard.types import Action, AgeBand, Stage, Verdict
 
 _log: Final = logging.getLogger("kidrails.proxy")
-
-
-class ShuttingDown(Exception):
-    """The server was told to stop, and this stream has had its time."""
-
-
-@dataclass(slots=True)
-class Service:
-    """What all requests share.
-
-    Attributes:
-        settings: the operator's choices.
-        upstream: the model server.
-        audit: writes down what was decided.
-        meter: counts.
-        memory: verdicts on earlier turns.
-        sittings: what children's sessions add up to.
-        gate: bounds how many texts are checked at once; the others wait before their checks'
-            deadlines begin, so that a rush of requests is slow and not refused.
-        open_streams: to end kindly when the server stops.
-        draining: whether the server was told to stop.
-    """
-
-    settings: Settings
-    upstream: Upstream
-    audit: AuditSink
-    meter: Meter
-    memory: VerdictMemory
-    sittings: Sittings
-    gate: asyncio.Semaphore
-    open_streams: set[StreamedReply] = field(default_factory=set)
-    draining: bool = False
-
-    def drain(self) -> None:
-        """Let open streams finish within the operator's time, then end them kindly."""
-        if not self.draining:
-            self.draining = True
-            loop = asyncio.get_running_loop()
-            loop.call_later(self.settings.shutdown_s, self._end_streams)
-
-    def _end_streams(self) -> None:
-        for stream in list(self.open_streams):
-            stream.stop(ShuttingDown())
-
-    def count_failure(self, problem: Problem) -> None:
-        """Count what went wrong."""
-        if problem.failure is not None:
-            self.meter.failure(problem.failure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +93,14 @@ class Exchange:
         if verdict.action.answers:
             events = blocked_reply(context, verdict)
             if caller.tenant.guard.policy.on_block == "error":
-                raise _held_back(context.kind_words(verdict), param="messages")
+                raise _held_back(context.kind_words(verdict), param=call.said_in)
             headers = self._headers(prepared, verdict, answered=Stage.INPUT)
             if not call.stream:
                 return self._whole(events, headers, finished)
             return EventStream(self._written(events), headers, finished)
         if call.stream:
             return await self._streamed(context, prepared, finished, receive)
-        async with while_caller_waits(receive):
+        async with service.waiting(receive):
             answer = await service.upstream.chat(prepared.body)
         reply = WholeReply(context, answer)
         events = await reply.events(service.meter)
@@ -173,7 +121,7 @@ class Exchange:
         receive: Receive,
     ) -> Response:
         service = self._service
-        async with while_caller_waits(receive):  # some servers read long before they say anything
+        async with service.waiting(receive):  # some servers read long before they say anything
             chunks = await service.upstream.chat_stream(self._stream_body(prepared.body))
         reply = StreamedReply(
             context, chunks, meter=service.meter, heartbeat_s=service.settings.heartbeat_s
@@ -198,7 +146,7 @@ class Exchange:
     async def _passed(self, reply: StreamedReply, context: Context) -> AsyncGenerator[bytes, None]:
         """Write a reply as it passes; whatever happens, it ends as a stream should."""
         service, writer = self._service, self._writer
-        service.open_streams.add(reply)
+        service.opened(reply)
         service.meter.streams(1)
         note: Note = ""
         data = b""  # what leaves with the next words, or with the end

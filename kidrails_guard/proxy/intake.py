@@ -126,7 +126,7 @@ class Intake:
         most = _FAR_TOO_MANY * self._guard.policy.limits.max_messages
         if len(call.turns) > most:
             raise bad_field(
-                "input" if call.route == "responses" else "messages",
+                call.said_in,
                 f"at most {most} messages; send the newest",
                 code="array_above_max_length",
             )

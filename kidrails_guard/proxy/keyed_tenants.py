@@ -57,7 +57,7 @@ class KeyedTenants:
         path: the key file.
         default: the policy of keys without one of their own.
         observer: given to every guard.
-        expect: told the names of the tenants after each reading, so that their counters begin.
+        expect: told the tenants after each reading, so that their counters begin.
         clock: seconds that only grow (for tests).
 
     Raises:
@@ -70,7 +70,7 @@ class KeyedTenants:
         default: Policy,
         *,
         observer: Observer | None = None,
-        expect: Callable[[Iterable[str]], None] = expect_nobody,
+        expect: Callable[[Iterable[Tenant]], None] = expect_nobody,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.path, self.default, self.observer, self.clock = path, default, observer, clock
@@ -192,7 +192,7 @@ class KeyedTenants:
             digest = guard.policy.digest()
             known[entry.id] = _Known(entry, Tenant(entry.name, guard, entry.band, digest, limits))
         self._guards = guards
-        self._expect(entry.name for entry in keys.keys if entry.revoked_on is None)
+        self._expect(one.tenant for one in known.values() if one.tenant is not None)
         return known
 
     def _guard(self, entry: KeyEntry, made: dict[str, Guard]) -> Guard:

@@ -43,7 +43,7 @@ from litellm.types.utils import (
 from kidrails_guard.errors import UsageError
 from kidrails_guard.guard import Guard
 from kidrails_guard.policy import load_policy
-from kidrails_guard.proxy.call import chat_call
+from kidrails_guard.proxy.chat import chat_call
 from kidrails_guard.proxy.choice import Context
 from kidrails_guard.proxy.events import End, Event, Tools, Words
 from kidrails_guard.proxy.exchange import where
@@ -104,9 +104,9 @@ class KidRailsGuardrail(CustomGuardrail):  # type: ignore[misc]
                 raise UsageError(f"band: {band} is not served by policy {policy.name!r}; accepted: "
                                  f"{', '.join(policy.bands)}")  # fmt: skip
             self._meter = shared_meter()
-            self._meter.expect([guardrail_name])
             guard = Guard(policy, observer=self._meter.check)
             self._tenant = Tenant(guardrail_name, guard, band, policy.digest())
+            self._meter.expect([self._tenant])
             self._audit = chosen.records().audit_sink(self._meter)
         except (TypeError, ValueError) as error:
             # These two LiteLLM takes lightly: it starts, and serves children without the guardrail.

@@ -24,7 +24,7 @@ from prometheus_client import (
     multiprocess,
 )
 
-from kidrails_guard.proxy.seams import Failure, Route
+from kidrails_guard.proxy.seams import Failure, Route, Tenant
 from kidrails_guard.types import Action, Hazard, Stage
 
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5, 30)
@@ -99,11 +99,16 @@ class PrometheusMeter:
         for kind in get_args(Failure):
             self._failures.labels(kind)
 
-    def expect(self, tenants: Iterable[str]) -> None:
-        """Let the crisis counters of tenants begin at 0."""
+    def expect(self, tenants: Iterable[Tenant]) -> None:
+        """Let the counters of tenants' crises and of their checks' failures begin at 0."""
         for tenant in tenants:
             for hazard in _CRISES:
-                self._verdicts.labels(tenant, str(Stage.INPUT), Action.CRISIS.label, str(hazard))
+                self._verdicts.labels(
+                    tenant.name, str(Stage.INPUT), Action.CRISIS.label, str(hazard)
+                )
+            for rule in tenant.guard.policy.checks:
+                for stage in Stage:
+                    self._check_failures.labels(rule.name, str(stage))
 
     def verdict(self, tenant: str, stage: Stage, action: Action, hazard: Hazard) -> None:
         """Count one verdict."""

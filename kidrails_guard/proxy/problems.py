@@ -56,6 +56,16 @@ def bad_field(param: str, problem: str, *, code: str = "invalid_value") -> Probl
     return Problem(400, code, f"{param}: {problem}", param=param)
 
 
+def no_such_route() -> Problem:
+    """Return the error for a path that the proxy does not have."""
+    return Problem(
+        404,
+        "unknown_url",
+        "no such route; there are /v1/chat/completions, /v1/completions, /v1/responses, "
+        "/v1/embeddings, /v1/models, /v1/moderations, /health, /ready and /openapi.json",
+    )
+
+
 def audit_unavailable() -> Problem:
     """Return the error for a service that gives no unrecorded answers and cannot record."""
     return Problem(

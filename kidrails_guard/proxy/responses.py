@@ -7,22 +7,28 @@ through the guard. What needs state at the server is refused: the guard would no
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
-from kidrails_guard.proxy.call import (
-    Call,
-    Turn,
+from kidrails_guard.proxy.call import Call, Turn
+from kidrails_guard.proxy.chat import (
+    check_child_speaks,
+    read_answered_call,
+    read_content,
     read_format,
+    read_function_call,
     read_model,
     read_tool_choice,
     read_tools,
-    read_turns,
+    read_turn,
 )
 from kidrails_guard.proxy.fields import read_options
 from kidrails_guard.proxy.problems import bad_field
+from kidrails_guard.units import clean_surrogates
 
 Json = dict[str, Any]
 
+_ROLES: Final = ("system", "developer", "user", "assistant")
 _KNOWN: Final = frozenset(
     {
         "model",
@@ -96,31 +102,32 @@ def _read_input(value: Any, instructions: Any, *, allow_images: bool) -> tuple[T
         raise bad_field("input", "must be a text or a list of at least one item")
     if not isinstance(instructions, str | None):
         raise bad_field("instructions", "must be a text")
-    messages: list[Json] = []
+    turns: list[Turn] = []
     if instructions:
-        messages.append({"role": "system", "content": instructions})
+        turns.append(Turn("system", clean_surrogates(instructions)))
     for i, item in enumerate(value):
         where = f"input[{i}]"
         kind = item.get("type", "message") if isinstance(item, dict) else None
         if kind == "message":
-            messages.append({"role": item.get("role"), "content": item.get("content")})
+            message = {"role": item.get("role"), "content": item.get("content")}
+            turns.append(read_turn(message, where, allow_images=allow_images, roles=_ROLES))
         elif kind == "function_call":
-            function = {"name": item.get("name"), "arguments": item.get("arguments")}
-            call = {"id": item.get("call_id"), "function": function}
-            last = messages[-1] if messages else {}
-            if last.get("role") == "assistant":  # one message: many models take no two in a row
-                last.setdefault("tool_calls", []).append(call)
+            call = read_function_call(item, where, item.get("call_id"), f"{where}.call_id")
+            if turns and turns[-1].role == "assistant":
+                # One message: many models take no two in a row.
+                turns[-1] = replace(turns[-1], tool_calls=(*turns[-1].tool_calls, call))
             else:
-                messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
+                turns.append(Turn("assistant", "", (call,)))
         elif kind == "function_call_output":
-            output = item.get("output")
-            messages.append(
-                {"role": "tool", "content": output, "tool_call_id": item.get("call_id")}
-            )
+            said, at = item.get("output"), f"{where}.output"
+            text, _ = read_content(said, at, "tool", allow_images=False)
+            call_id = read_answered_call(item.get("call_id"), f"{where}.call_id")
+            turns.append(Turn("tool", text, tool_call_id=call_id))
         elif kind != "reasoning":
             raise bad_field(
                 f"{where}.type",
                 "must be message, function_call or function_call_output",
                 code="unsupported_content",
             )
-    return read_turns(messages, allow_images=allow_images)
+    check_child_speaks(turns, "input")
+    return tuple(turns)

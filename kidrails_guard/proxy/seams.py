@@ -67,8 +67,8 @@ class Rejected(KidRailsError):
         super().__init__(message)
 
 
-def expect_nobody(tenants: Iterable[str]) -> None:
-    """Begin no counters for tenants' names: nothing counts them."""
+def expect_nobody(tenants: Iterable[Tenant]) -> None:
+    """Begin no counters for tenants: nothing counts them."""
 
 
 class Tenants(Protocol):

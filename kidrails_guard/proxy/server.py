@@ -28,7 +28,7 @@ from uvicorn.supervisors import Multiprocess
 from kidrails_guard.errors import KidRailsError, UsageError
 from kidrails_guard.proxy.connection import BoundedConnection
 from kidrails_guard.proxy.deployment import Deployment, describe
-from kidrails_guard.proxy.exchange import Service
+from kidrails_guard.proxy.service import Service
 
 ENVIRONMENT: Final = "KIDRAILS_DEPLOYMENT"
 _MULTIPROCESS_METRICS: Final = "PROMETHEUS_MULTIPROC_DIR"

@@ -37,8 +37,8 @@ class Settings:
         answer_timeout_s: longest time for one whole answer.
         body_timeout_s: for the caller to send its request.
         heartbeat_s: a comment keeps a stream open that has nothing to release for so long.
-        shutdown_s: open streams may go on for so long when the server is told to stop; then
-            they end with a kind sentence.
+        shutdown_s: what is open may go on for so long when the server is told to stop; then
+            streams end with a kind sentence, and who waits for the model is told to ask again.
         upstream_connections: most at a time.
         checks_at_once: texts that one worker checks at a time; the next ones wait.
         remembered_verdicts: verdicts on earlier turns kept in memory, by keyed hash.

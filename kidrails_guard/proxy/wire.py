@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from kidrails_guard.proxy.call import Call, Turn, read_model
+from kidrails_guard.proxy.call import Call, Turn
+from kidrails_guard.proxy.chat import read_model
 from kidrails_guard.proxy.events import End, Event, StillHere, Tools, Usage, Words
 from kidrails_guard.proxy.fields import read_options
 from kidrails_guard.proxy.problems import bad_field

@@ -22,9 +22,10 @@ from upstreams import free_port
 
 from kidrails_guard.commands import keys as keys_command
 from kidrails_guard.commands import serve as serve_command
+from kidrails_guard.guard import Guard
 from kidrails_guard.proxy.keys import load_keys
 from kidrails_guard.proxy.metrics import PrometheusMeter
-from kidrails_guard.proxy.seams import Failure
+from kidrails_guard.proxy.seams import Failure, OneTenant
 from kidrails_guard.types import Action, Hazard, Stage
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -360,7 +361,7 @@ def test_the_locks_agree_with_the_one_that_the_tests_run_with() -> None:
 def exposed() -> dict[str, set[str]]:
     """Every sample name that the guard exposes, with its labels."""
     meter = PrometheusMeter()
-    meter.expect(["local"])
+    meter.expect(OneTenant(Guard()).all())
     meter.check("lexicon", Stage.INPUT, 0.1, failed=True)
     meter.held(3, 0.1)
     meter.request("chat", 200, 0.1)
@@ -406,6 +407,40 @@ def test_what_is_asked_is_exposed(query: str) -> None:
             assert any(re.fullmatch(value, one) for one in VALUES[label]), value
         elif label in VALUES:
             assert value in VALUES[label]
+
+
+COUNTED = re.compile(r"sum(?: by \(check\))? ?\(increase\((\w+)(?:\{[^}]*\})?\[\w+\]\)\)")
+
+
+def fires(alert: str, **counts: float) -> bool:
+    """Whether an alert's counts and shares hold; what is left of them is Python, too."""
+    (group,) = strict_yaml(SERVE / "prometheus/alerts.yml")["groups"]
+    (expr,) = [rule["expr"] for rule in group["rules"] if rule["alert"] == alert]
+    numbers = COUNTED.sub(lambda match: str(counts[match[1].removeprefix("kidrails_")]), expr)
+    assert re.fullmatch(r"[\d.\s>*and]+", numbers), numbers
+    return bool(eval(numbers))
+
+
+@pytest.mark.parametrize(
+    ("alert", "failures", "runs"),
+    [
+        ("KidRailsChecksFail", "check_failures_total", "check_seconds_count"),
+        ("KidRailsUpstreamFails", "failures_total", "requests_total"),
+        ("KidRailsSessionsFail", "failures_total", "requests_total"),
+    ],
+)
+def test_an_alarm_goes_off_for_one_class_and_is_quiet_for_a_town(alert, failures, runs) -> None:
+    assert fires(alert, **{failures: 3, runs: 3})  # three messages, none went through
+    assert not fires(alert, **{failures: 0, runs: 3})
+    assert not fires(alert, **{failures: 1.05, runs: 1.05})  # once may happen
+    assert not fires(alert, **{failures: 100, runs: 100_000})
+    assert fires(alert, **{failures: 50_000, runs: 100_000})
+
+
+def test_a_judge_that_takes_a_models_time_is_no_lack_of_processors() -> None:
+    (group,) = strict_yaml(SERVE / "prometheus/alerts.yml")["groups"]
+    (expr,) = [r["expr"] for r in group["rules"] if r["alert"] == "KidRailsSlowChecks"]
+    assert expr.count('{check!="judge"}') == expr.count("kidrails_check_seconds")
 
 
 def test_each_alert_and_metric_is_explained_to_whoever_is_woken() -> None:

@@ -8,8 +8,18 @@ from pathlib import Path
 import pytest
 from audited import event, write
 
-from kidrails_guard.audit import AuditError, AuditLog, log_files, read_inbox, read_texts, verify
+from kidrails_guard.audit import (
+    AuditError,
+    AuditLog,
+    iterate_records,
+    log_files,
+    read_events,
+    read_inbox,
+    read_texts,
+    verify,
+)
 from kidrails_guard.proxy.seams import AuditFailed
+from kidrails_guard.transparency import count_by_month
 from kidrails_guard.types import Action
 
 
@@ -22,6 +32,7 @@ from kidrails_guard.types import Action
         (lambda lines: [*lines[:-1]], "end of the log was removed"),
         (lambda lines: [], "end of the log was removed"),
         (lambda lines: [lines[0], b"{}\n", *lines[1:]], "not a line"),
+        (lambda lines: [lines[0], b"[" * 100_000 + b"\n", *lines[1:]], "not a line"),
         (lambda lines: [*lines, lines[-1]], "removed or reordered"),
     ],
 )
@@ -30,6 +41,38 @@ async def test_every_kind_of_damage_is_named(tmp_path: Path, damage, said: str) 
     path = log_files(tmp_path)[0][0]
     path.write_bytes(b"".join(damage(path.read_bytes().splitlines(keepends=True))))
     assert any(said in problem for problem in verify(tmp_path).problems)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda values: values | {"findings": None},
+        lambda values: values | {"findings": ["K01"]},
+        lambda values: values | {"failed": [None]},
+        lambda values: values | {"time": 5},
+        lambda values: values | {"withheld_characters": "many"},
+        lambda values: [[[]]] * 3,
+    ],
+)
+async def test_a_line_that_holds_other_values_stops_neither_report_nor_page(
+    tmp_path: Path, damage
+) -> None:
+    await write(tmp_path, *(event(i) for i in range(4)))
+    path = log_files(tmp_path)[0][0]
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[1] = json.dumps(damage(json.loads(lines[1]))).encode() + b"\n"
+    lines[2] = b"[" * 100_000 + b"\n"
+    path.write_bytes(b"".join(lines))
+    assert [record.seq for record in read_events(tmp_path)] == [4, 1]
+    (counts,) = count_by_month(iterate_records(tmp_path))
+    assert counts.messages + counts.replies == 2
+    assert len(verify(tmp_path).problems) >= 2
+
+
+async def test_a_broken_inbox_does_not_stop_the_log(tmp_path: Path) -> None:
+    (tmp_path / "inbox.jsonl").write_bytes(b"[" * 100_000 + b"\n5\n\xff\n")
+    await write(tmp_path, event(0, action=Action.CRISIS))
+    assert [entry.kind for entry in read_inbox(tmp_path)] == ["crisis"]
 
 
 @pytest.mark.parametrize("seal", ["head", "anchor"])

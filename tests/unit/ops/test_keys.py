@@ -233,7 +233,7 @@ async def test_the_counters_of_a_key_that_is_added_while_serving_begin_at_once(
     save_keys(file, KeyFile(keys=(keys[0][1],)))
     expected: list[list[str]] = []
     tenants = KeyedTenants(
-        file, load_policy(), clock=clock, expect=lambda names: expected.append(list(names))
+        file, load_policy(), clock=clock, expect=lambda all: expected.append([t.name for t in all])
     )
     save_keys(file, KeyFile(keys=tuple(entry for _, entry in keys)))
     clock.now += 2

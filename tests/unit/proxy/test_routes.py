@@ -7,6 +7,7 @@ import json
 
 import pytest
 from clients import Proxied, Scripted, problem
+from planted import planted_guard
 from upstreams import CALM, Says, chunk, completion
 
 from kidrails_guard.proxy import generic_api
@@ -34,6 +35,44 @@ async def test_a_completion_is_a_guarded_chat() -> None:
     response = await complete(proxy, ["a zorblat"], n=2)
     assert [c["finish_reason"] for c in response.json()["choices"]] == ["content_filter"] * 2
     assert response.headers["x-kidrails-action"] == "refuse"
+
+
+SAID = {"role": "user", "content": "hi"}
+
+
+@pytest.mark.parametrize(
+    ("items", "param"),
+    [
+        ([{"role": "bad", "content": "hi"}], "input[0].role"),
+        ([SAID, {"role": "tool", "content": "hi"}], "input[1].role"),
+        ([SAID, {"role": "user", "content": 5}], "input[1].content"),
+        ([SAID, {"role": "user", "content": [{"type": "input_audio"}]}], "input[1].content[0]"),
+        ([SAID, {"type": "function_call", "name": "f f", "arguments": "{}", "call_id": "c"}],
+         "input[1].name"),
+        ([SAID, {"type": "function_call", "name": "f", "arguments": {}, "call_id": "c"}],
+         "input[1].arguments"),
+        ([SAID, {"type": "function_call", "name": "f", "arguments": "{}", "id": "fc_1"}],
+         "input[1].call_id"),
+        ([SAID, {"type": "function_call_output", "output": 7, "call_id": "c"}], "input[1].output"),
+        ([SAID, {"type": "function_call_output", "output": "7"}], "input[1].call_id"),
+        ([{"role": "assistant", "content": "hi"}], "input"),
+    ],
+)  # fmt: skip
+async def test_a_wrong_item_of_a_response_is_named_as_the_caller_sent_it(items, param) -> None:
+    # With instructions, which are a message to the model and none of the caller's items.
+    response = await respond(Proxied(), items, instructions="Be brief.")
+    assert response.status_code == 400
+    assert problem(response)["param"] == param
+    assert problem(response)["message"].startswith(f"{param}: ")
+
+
+async def test_what_is_held_back_is_named_by_the_routes_own_field() -> None:
+    proxy = Proxied(guard=planted_guard(on_block="error"))
+    assert problem(await respond(proxy, "a zorblat"))["param"] == "input"
+    assert problem(await complete(proxy, "a zorblat"))["param"] == "prompt"
+    assert problem(await proxy.chat("a zorblat"))["param"] == "messages"
+    tools = [{"type": "function", "name": "a b"}]
+    assert problem(await respond(proxy, "hi", tools=tools))["param"] == "tools[0].name"
 
 
 async def test_a_completion_streams() -> None:

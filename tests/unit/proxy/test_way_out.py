@@ -12,7 +12,7 @@ from clients import Proxied, Scripted, problem, reply
 from planted import INTERRUPTED, Planted, is_kind, planted_guard
 from upstreams import CALM, USAGE, Says, chunk, completion, stream_of
 
-from kidrails_guard.proxy.call import chat_call
+from kidrails_guard.proxy.chat import chat_call
 from kidrails_guard.proxy.exchange import Caller, Exchange
 from kidrails_guard.proxy.problems import UpstreamProblem
 from kidrails_guard.proxy.seams import OneTenant
@@ -447,6 +447,76 @@ async def test_open_streams_end_kindly_when_the_server_stops() -> None:
     service.drain()
     assert (await proxy.http.get("/ready")).json()["reason"] == "shutting down"
     streamed = await asking
+    assert streamed.text().endswith(INTERRUPTED)
+    assert proxy.ledger.events[1].note == "shutdown"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_who_still_waits_for_the_model_is_told_when_the_server_stops(stream: bool) -> None:
+    asked, stopped = asyncio.Event(), asyncio.Event()
+
+    class Thinks(Scripted):
+        """Says nothing for long, headers included."""
+
+        async def chat(self, body):
+            asked.set()
+            try:
+                await asyncio.sleep(60)
+            finally:
+                stopped.set()
+
+        chat_stream = chat
+
+    proxy = Proxied(Thinks(), settings={"shutdown_s": 0.05})
+    asking = asyncio.create_task(proxy.chat("hello", stream=stream))
+    await asked.wait()
+    proxy.app.state.service.drain()
+    async with asyncio.timeout(10):
+        response = await asking
+    assert response.status_code == 503
+    assert problem(response)["code"] == "shutting_down"
+    assert response.headers["retry-after"] == "1"
+    assert stopped.is_set()
+    assert proxy.ledger.requests == [("chat", 503)]
+    assert proxy.ledger.failures == []
+
+
+async def test_a_whole_reply_ends_within_the_time_that_the_server_has_to_stop() -> None:
+    asked = asyncio.Event()
+
+    class Slow(Scripted):
+        """Answers after a while."""
+
+        async def chat(self, body):
+            asked.set()
+            await asyncio.sleep(0.1)
+            return completion(CALM)
+
+    proxy = Proxied(Slow(), settings={"shutdown_s": 5.0})
+    asking = asyncio.create_task(proxy.chat("hello"))
+    await asked.wait()
+    proxy.app.state.service.drain()
+    assert reply(await asking)["message"]["content"] == CALM
+
+
+async def test_a_stream_that_begins_when_the_time_to_stop_is_over_ends_kindly() -> None:
+    async def endless():
+        for part in stream_of([CALM + " "], None):
+            yield part
+        await asyncio.sleep(60)
+
+    class Late(Scripted):
+        """Accepts just as the time is over."""
+
+        async def chat_stream(self, body):
+            chunks = await super().chat_stream(body)
+            service._over = True
+            return chunks
+
+    proxy = Proxied(Late(endless))
+    service = proxy.app.state.service
+    async with asyncio.timeout(10):
+        streamed = await proxy.stream("hello")
     assert streamed.text().endswith(INTERRUPTED)
     assert proxy.ledger.events[1].note == "shutdown"
 
