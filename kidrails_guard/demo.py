@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,10 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 # It would keep what the child wrote in the browser's own database.
 os.environ["GRADIO_RUN_HISTORY"] = "False"
+# It makes a folder as it starts; /tmp/gradio may be another user's, and the page would not open.
+os.environ["GRADIO_TEMP_DIR"] = os.environ.get("GRADIO_TEMP_DIR") or str(
+    Path(tempfile.gettempdir()) / f"kidrails-page-{os.getuid()}"
+)
 
 import gradio as gr
 import httpx

@@ -13,7 +13,7 @@ from typing import Any
 from kidrails_guard.errors import UsageError
 
 
-def write_atomic(path: Path, data: str | bytes) -> None:
+def write_atomic(path: Path, data: str | bytes, *, mode: int = 0o644) -> None:
     """Write a file so that a reader sees the old one or the whole new one.
 
     The owner stays, where we may set it: what root changes, its service can still read.
@@ -21,6 +21,7 @@ def write_atomic(path: Path, data: str | bytes) -> None:
     Args:
         path: the file; its folder is made where missing.
         data: text (stored as UTF-8) or bytes.
+        mode: who may read it, from its first moment on.
 
     Raises:
         OSError: the disk is full or the folder is not writable; the old file is untouched.
@@ -34,7 +35,7 @@ def write_atomic(path: Path, data: str | bytes) -> None:
                 stream.write(payload)
                 stream.flush()
                 os.fsync(stream.fileno())
-            Path(name).chmod(0o644)
+            Path(name).chmod(mode)
             with contextlib.suppress(OSError):
                 before = path.stat()
                 if before.st_uid != os.geteuid():

@@ -60,7 +60,7 @@ class ServerProcess:
     #: How messages call it.
     what = "the server"
     #: What a person can do about a start that takes too long.
-    advice = "look at what it prints"
+    advice = "where the machine is busy, try again when it is less so"
 
     def __init__(
         self,
@@ -170,8 +170,8 @@ class ServerProcess:
                 return
             if elapsed > limit:
                 raise EngineError(
-                    f"{self.what} did not answer within {limit:g} s; it was started with: "
-                    f"{self.shown_command}; {self.advice}"
+                    f"{self.what} did not answer within {limit:g} s: {find_reason(self._lines)}; "
+                    f"it was started with: {self.shown_command}; {self.advice}"
                 )
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_POLL_S)

@@ -82,25 +82,31 @@
   if (kept?.getItem("kidrails-telling")) showTelling(true);
   if (kept?.getItem("kidrails-note")) leaveNote();
 
-  // What Gradio shows as a toast for adults, said in words for a child.
-  new MutationObserver(() => {
-    const lost = find("#lost");
-    const words = find(".toast-wrap .toast-body") ? lost.dataset.words : "";
-    if (lost && lost.textContent !== words) lost.textContent = words;
-  }).observe(document.body, { childList: true, subtree: true });
-
+  // Gradio draws as it pleases, on a slow tablet late: what it draws is looked after when it is there.
   const label = () => {
-    const live = document.getElementById("live");
+    const live = find("#live:not([role])");
     live?.setAttribute("role", "status");
     live?.setAttribute("aria-live", "polite");
     // Gradio announces every piece of a streamed answer; #live announces the whole one, once.
-    for (const log of document.querySelectorAll("#talk [aria-live]")) {
+    for (const log of document.querySelectorAll("#talk [aria-live]:not([aria-live=off])")) {
       log.setAttribute("aria-live", "off");
       log.setAttribute("aria-label", "Our talk");
       log.setAttribute("tabindex", "0");
     }
+    // Its names for the bubbles hold the words as they are sent: "5 &lt; 6".
+    for (const said of document.querySelectorAll("#talk .message [aria-label]")) {
+      const who = said.dataset.testid === "user" ? "You" : "KidRails";
+      const name = `${who}: ${said.textContent.trim()}`;
+      if (said.getAttribute("aria-label") !== name) said.setAttribute("aria-label", name);
+    }
+    // What it shows as a toast for adults, said in words for a child.
+    const lost = find("#lost");
+    const words = find(".toast-wrap .toast-body") ? lost?.dataset.words : "";
+    if (lost && lost.textContent !== words) lost.textContent = words;
   };
   label();
-  setTimeout(label, 500);
-  setTimeout(label, 2000);
+  new MutationObserver(label).observe(document.body, {
+    childList: true, subtree: true, characterData: true,
+    attributes: true, attributeFilter: ["aria-live", "aria-label"],
+  });
 }

@@ -200,8 +200,8 @@ class SettingsStore:
 
     def _write(self, settings: PageSettings) -> PageSettings:
         try:
-            write_atomic(self.path, settings.model_dump_json(indent=2) + "\n")
-            self.path.chmod(0o600)
+            # Never for others, not for a moment: a PIN of four digits is soon found from its hash.
+            write_atomic(self.path, settings.model_dump_json(indent=2) + "\n", mode=0o600)
         except OSError as error:
             raise SettingsError(
                 f"{self.path}: cannot be written ({error.strerror}); set KIDRAILS_CONFIG to a "

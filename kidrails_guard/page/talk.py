@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import html
 import logging
 import secrets
 from collections.abc import AsyncGenerator
@@ -68,9 +69,10 @@ class Talk:
         return turns
 
     def bubbles(self, unfinished: str = "") -> list[dict[str, str]]:
-        """Return the bubbles as Gradio's chat shows them."""
-        shown = [{"role": ln.message.role, "content": ln.message.content} for ln in self.lines]
-        return [*shown, {"role": "assistant", "content": unfinished}] if unfinished else shown
+        """Return the bubbles for Gradio's chat, which shows HTML also where Markdown is off."""
+        said = [(line.message.role, line.message.content) for line in self.lines]
+        said += [("assistant", unfinished)] if unfinished else []
+        return [{"role": r, "content": html.escape(text, quote=False)} for r, text in said]
 
 
 class ChildPage:

@@ -18,13 +18,14 @@ from kidrails_guard.types import Action
 pytestmark = MARKS
 
 
-def happen(place: Place, *numbers: int) -> None:
+def happen(place: Place, *numbers: int, text: str = "", **options: Any) -> None:
     """Let messages be held back now."""
     now = time.time()
-    events = (event(n, at=now + n / 1000, action=Action.REFUSE) for n in numbers)
+    events = [event(n, at=now + n / 1000, action=Action.REFUSE, text=text) for n in numbers]
+    audit = place.folder / "audit"
     # Playwright has an event loop of its own on this thread.
     with ThreadPoolExecutor(1) as other:
-        other.submit(lambda: asyncio.run(write(place.folder / "audit", *events))).result()
+        other.submit(lambda: asyncio.run(write(audit, *events, **options))).result()
 
 
 def reasons(tab: Any) -> dict[str, bool]:
@@ -55,6 +56,44 @@ def test_what_settings_answer_is_a_status_before_it_speaks(tab: Any, place: Plac
     assert [text.strip() for text in said.all_inner_texts()] == ["", "", ""]
     tab.get_by_role("button", name="Save names").click()
     sync_api.expect(said.nth(1)).to_have_text("Saved.")
+
+
+def test_on_paper_there_are_all_reasons_and_no_buttons(tab: Any, place: Place) -> None:
+    happen(place, 8, 9)
+    log_in(tab, place.url)
+    reason = tab.locator("#record details[data-of=r9]")
+    reason.locator("summary").click()
+    sync_api.expect(reason.locator("li").first).to_be_hidden()
+    tab.emulate_media(media="print")
+    sync_api.expect(reason.locator("li").first).to_be_visible()
+    assert [e.inner_text() for e in tab.locator("button, a, label").all() if e.is_visible()] == []
+    white = "getComputedStyle(document.querySelector('.gradio-container')).backgroundColor"
+    assert tab.evaluate(white) == "rgb(255, 255, 255)"
+    tab.emulate_media(media="screen")
+    go_to(tab, "Rules")
+    tab.set_viewport_size({"width": 690, "height": 900})  # what margins leave of a sheet
+    tab.emulate_media(media="print")
+    assert tab.locator("#rules .scroll").evaluate("e => e.scrollWidth <= e.clientWidth")
+
+
+def test_one_long_word_of_a_childs_pushes_nothing_off_the_page(tab: Any, place: Place) -> None:
+    happen(place, 11, text="no" * 200, text_retention_days=2)
+    log_in(tab, place.url)
+    tab.set_viewport_size({"width": 360, "height": 740})
+    sync_api.expect(tab.locator("#record blockquote").first).to_contain_text("nono")
+    edges = tab.evaluate("[...document.querySelectorAll('#record li, #record blockquote')]"
+                         ".map(e => e.getBoundingClientRect().right)")  # fmt: skip
+    assert max(edges) <= 360
+    quote = tab.locator("#record blockquote").first
+    assert quote.evaluate("e => e.scrollWidth <= e.clientWidth")
+
+
+def test_forced_colours_show_what_is_chosen(tab: Any, place: Place) -> None:
+    log_in(tab, place.url)
+    tab.emulate_media(forced_colors="active")
+    paint = "e => getComputedStyle(e).backgroundColor + getComputedStyle(e).backgroundImage"
+    shown = [e.evaluate(paint) for e in tab.locator("#filter input").all()]
+    assert shown[0] not in shown[1:]
 
 
 def test_where_the_record_lies_can_be_read_on_a_phone(tab: Any, place: Place) -> None:

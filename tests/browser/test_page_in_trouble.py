@@ -111,6 +111,70 @@ def test_a_screen_reader_hears_the_same_answer_again(tab: Any, place: Place) -> 
     assert changes == [SAYS, "", SAYS]
 
 
+def test_what_gradio_draws_late_is_still_not_announced_in_crumbs(tab: Any, place: Place) -> None:
+    open_child(tab, place.url)
+    tab.wait_for_timeout(2_500)
+    tab.evaluate("""() => {
+      document.querySelector("#talk [role=log]").setAttribute("aria-live", "polite");
+      const live = document.querySelector("#live");
+      const fresh = live.cloneNode(true);
+      for (const name of ["role", "aria-live"]) fresh.removeAttribute(name);
+      live.replaceWith(fresh);
+    }""")
+    sync_api.expect(tab.locator("#talk [role=log]")).to_have_attribute("aria-live", "off")
+    sync_api.expect(tab.locator("#live")).to_have_attribute("role", "status")
+
+
+def test_markup_in_a_message_is_shown_as_it_was_typed(tab: Any, place: Place) -> None:
+    open_child(tab, place.url)
+    typed = "is 5 &lt; 6 <b>bold</b> <a href='http://x.example/'>here</a> <img src='/favicon.ico'>"
+    box(tab).fill(typed)
+    tab.keyboard.press("Enter")
+    bubble = tab.locator("#talk .message.user")
+    sync_api.expect(bubble).to_have_text(typed)
+    assert bubble.locator("a, b, img").count() == 0
+    sync_api.expect(bubble.locator("[aria-label]")).to_have_attribute("aria-label", f"You: {typed}")
+
+
+def test_hebrew_and_arabic_run_from_the_right_each_line_for_itself(tab: Any, place: Place) -> None:
+    open_child(tab, place.url)
+    words = ["למה wolves", "لماذا wolves", "why ذئب"]
+    box(tab).fill("\n".join(words))
+    assert box(tab).evaluate("e => getComputedStyle(e).unicodeBidi") == "plaintext"
+    tab.keyboard.press("Enter")
+    bubble = tab.locator("#talk .message.user .md")
+    sync_api.expect(bubble).to_contain_text("wolves")
+    from_the_right = bubble.evaluate("""e => {
+      const node = document.createTreeWalker(e, NodeFilter.SHOW_TEXT).nextNode();
+      const left = at => {
+        const range = document.createRange();
+        range.setStart(node, at); range.setEnd(node, at + 1);
+        return range.getBoundingClientRect().left;
+      };
+      let start = 0;
+      return node.data.split("\\n").map(line => {
+        const [first, last] = [left(start), left(start + line.length - 1)];
+        start += line.length + 1;
+        return first > last;
+      });
+    }""")
+    assert from_the_right == [True, True, False]
+
+
+def test_a_talk_can_be_printed_whole(tab: Any, place: Place) -> None:
+    open_child(tab, place.url)
+    box(tab).fill("wolves? " * 120)
+    tab.keyboard.press("Enter")
+    tab.get_by_role("button", name="Stop").wait_for()
+    wait_for_the_end(tab)
+    tab.emulate_media(media="print")
+    assert [e.inner_text() for e in tab.locator("button, a").all() if e.is_visible()] == []
+    log = tab.locator("#talk [role=log]")
+    assert log.evaluate("e => e.clientHeight >= e.scrollHeight")
+    page_ends = tab.evaluate("document.documentElement.scrollHeight")
+    assert log.evaluate("e => e.getBoundingClientRect().bottom") <= page_ends + 1
+
+
 def test_a_talk_can_be_begun_anew_in_mid_answer(tab: Any, place: Place) -> None:
     open_child(tab, place.url)
     for _ in range(3):

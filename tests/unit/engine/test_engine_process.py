@@ -112,7 +112,7 @@ class TestProcess:
         engine = EngineProcess(plan_of("slow"))
         cleanup.append(engine)
         engine.start()
-        with pytest.raises(EngineError, match=r"within 0.3 s; .* --start-timeout"):
+        with pytest.raises(EngineError, match=r"within 0.3 s: .* --start-timeout"):
             engine.wait_ready(timeout_s=0.3)
         assert not engine.alive
 

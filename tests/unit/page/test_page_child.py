@@ -287,3 +287,13 @@ def test_the_panel_names_the_people_that_the_grown_up_chose(tmp_path: Path) -> N
 def test_repr_shows_no_words(value: Talk) -> None:
     assert "secret" not in repr(value)
     assert "secret" not in repr(Turn(value, "secret", "secret"))
+
+
+def test_bubbles_hold_no_html_whatever_was_said() -> None:
+    talk = Talk().add("user", "is 5 < 6 & <b>7</b>?")
+    shown = [bubble["content"] for bubble in talk.bubbles("<a href='http://x.example'>here</a>")]
+    assert shown == [
+        "is 5 &lt; 6 &amp; &lt;b&gt;7&lt;/b&gt;?",
+        "&lt;a href='http://x.example'&gt;here&lt;/a&gt;",
+    ]
+    assert talk.for_model()[0].content == "is 5 < 6 & <b>7</b>?"

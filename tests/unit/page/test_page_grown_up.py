@@ -147,7 +147,7 @@ def test_what_cannot_be_kept_is_said_with_its_reason(
     page = page_of(tmp_path)
     assert page.set_people("x" * 41) == "Not saved: at most six names of at most 40 characters."
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(settings, "write_atomic", full)

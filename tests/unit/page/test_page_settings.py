@@ -167,7 +167,7 @@ def test_repr_of_settings_holds_no_pin(store: SettingsStore) -> None:
 def test_a_file_that_takes_no_count_does_not_end_the_waiting(
     store: SettingsStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
     with monkeypatch.context() as patch:
@@ -181,3 +181,19 @@ def test_a_file_that_takes_no_count_does_not_end_the_waiting(
         store.try_pin("9999")
     store.change(band=AgeBand.UPPER)  # there is room again: what was counted is kept
     assert SettingsStore(store.path.parent, clock=clock).try_pin("9999").wait_s == 5
+
+
+def test_the_hash_of_the_pin_is_at_no_moment_anybody_elses_to_read(
+    store: SettingsStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes: list[int] = []
+    replace = Path.replace
+
+    def noting(self: Path, target: Path) -> Path:
+        modes.append(stat.S_IMODE(self.stat().st_mode))
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", noting)
+    store.change_pin("8642")
+    store.try_pin("0000")
+    assert modes == [0o600, 0o600]
