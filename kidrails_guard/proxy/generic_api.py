@@ -9,6 +9,7 @@ Source: LiteLLM's generic guardrail API, as litellm 1.106.2 calls it.
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -304,6 +305,9 @@ def _arguments(calls: Any) -> list[str]:
     found = []
     for call in calls if isinstance(calls, list) else []:
         function = call.get("function") if isinstance(call, dict) else None
-        if isinstance(function, dict) and isinstance(function.get("arguments"), str):
-            found.append(clean_surrogates(function["arguments"]))
+        given = function.get("arguments") if isinstance(function, dict) else None
+        if given is not None:
+            # Some models' arguments are an object instead of its JSON text.
+            text = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
+            found.append(clean_surrogates(text))
     return found

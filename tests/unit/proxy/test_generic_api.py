@@ -80,7 +80,7 @@ async def test_a_reply_that_cannot_be_written_is_counted(monkeypatch) -> None:
     assert proxy.ledger.failures == ["audit"]
 
 
-def calling(arguments: str) -> dict:
+def calling(arguments: str | dict) -> dict:
     function = {"name": "look", "arguments": arguments}
     return {"tool_calls": [{"id": "1", "type": "function", "function": function}]}
 
@@ -88,7 +88,8 @@ def calling(arguments: str) -> dict:
 @pytest.mark.parametrize("kind", ["request", "response"])
 async def test_arguments_are_checked_as_they_will_be_read(kind: str) -> None:
     proxy = Proxied()
-    for arguments in ('{"q":"zorblat"}', r'{"q":"\u007aorbl\u0061t"}', r'{"\u007aorblat":1}'):
+    coded = (r'{"q":"\u007aorbl\u0061t"}', r'{"\u007aorblat":1}')
+    for arguments in ('{"q":"zorblat"}', *coded, {"q": "zorblat"}):
         answer = await asked(proxy, kind, "Hello.", **calling(arguments))
         assert answer["action"] == "BLOCKED", arguments
         assert proxy.ledger.events[-1].verdict.action is Action.REFUSE
