@@ -7,6 +7,7 @@ whatever else is wrong.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import math
@@ -81,7 +82,9 @@ class KeyedTenants:
         self._looked_at = clock()
         self._failed_at: float | None = None
         self._said = ""
+        self._task: asyncio.Task[None] | None = None
         self._known = self._read(load_keys(path))
+        self._expect(self.all())
 
     def all(self) -> tuple[Tenant, ...]:
         """Return every tenant whose key is not revoked."""
@@ -93,7 +96,7 @@ class KeyedTenants:
         Raises:
             Rejected: no key, an unknown or revoked one, or too many requests.
         """
-        self._reload_if_changed()
+        await self._reload_if_changed()
         scheme, _, presented = headers.get("authorization", "").strip().partition(" ")
         if scheme.lower() != "bearer":
             presented = headers.get("x-api-key", "")  # as LiteLLM sends it
@@ -141,9 +144,10 @@ class KeyedTenants:
             return (0, 0, 0)
         return (stat.st_mtime_ns, stat.st_size, stat.st_ino)
 
-    def _reload_if_changed(self) -> None:
+    async def _reload_if_changed(self) -> None:
         now = self.clock()
-        if now - self._looked_at < RELOAD_SECONDS:
+        reading = self._task is not None and not self._task.done()
+        if reading or now - self._looked_at < RELOAD_SECONDS:
             return
         self._looked_at = now
         stamp = self._file_stamp()
@@ -156,14 +160,22 @@ class KeyedTenants:
         except KeysError as error:
             self._failed(error)
             return
+        self._shut_out(keys)
+        # A caller that leaves takes the reading with it no more than the others wait for it.
+        self._task = asyncio.create_task(self._take(keys))
+        await asyncio.shield(self._task)
+
+    async def _take(self, keys: KeyFile) -> None:
         try:
-            self._known = self._read(keys)
+            # A guard for a policy that is new takes a while to load, and replies go on meanwhile.
+            known = await asyncio.to_thread(self._read, keys)
         except KidRailsError as error:
-            self._shut_out(keys)
             self._failed(error)
             return
+        self._known = known
+        self._expect(self.all())
         self._failed_at, self._said = None, ""
-        _log.info("read %d keys from %s", len(self._known), self.path)
+        _log.info("read %d keys from %s", len(known), self.path)
 
     def _failed(self, error: KidRailsError) -> None:
         self._failed_at = self.clock()  # what a key names may be put right without the key file
@@ -172,7 +184,7 @@ class KeyedTenants:
             _log.error("keeping the last good keys, without revoked ones: %s", error)
 
     def _shut_out(self, keys: KeyFile) -> None:
-        """Refuse what is revoked or gone, whatever else is wrong in the file."""
+        """Refuse what is revoked or gone, at once and whatever else is wrong in the file."""
         entries = {entry.id: entry for entry in keys.keys}
         self._known = {
             i: _Known(entries[i], None) if entries[i].revoked_on else known
@@ -183,16 +195,19 @@ class KeyedTenants:
     def _read(self, keys: KeyFile) -> dict[str, _Known]:
         guards: dict[str, Guard] = {}
         known = {}
-        for entry in keys.keys:
-            if entry.revoked_on is not None:
-                known[entry.id] = _Known(entry, None)
-                continue
-            guard = self._guard(entry, guards)
-            limits = Limits(entry.limits.body_bytes, entry.limits.requests_per_minute)
-            digest = guard.policy.digest()
-            known[entry.id] = _Known(entry, Tenant(entry.name, guard, entry.band, digest, limits))
+        try:
+            for entry in keys.keys:
+                if entry.revoked_on is not None:
+                    known[entry.id] = _Known(entry, None)
+                    continue
+                guard = self._guard(entry, guards)
+                limits = Limits(entry.limits.body_bytes, entry.limits.requests_per_minute)
+                tenant = Tenant(entry.name, guard, entry.band, guard.policy.digest(), limits)
+                known[entry.id] = _Known(entry, tenant)
+        except KidRailsError:
+            self._guards |= guards  # the next try, some seconds later, loads them no second time
+            raise
         self._guards = guards
-        self._expect(one.tenant for one in known.values() if one.tenant is not None)
         return known
 
     def _guard(self, entry: KeyEntry, made: dict[str, Guard]) -> Guard:

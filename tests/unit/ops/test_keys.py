@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ import yaml
 from kidrails_guard.cli import main
 from kidrails_guard.content import content_path
 from kidrails_guard.errors import KeysError
-from kidrails_guard.policy import load_policy
+from kidrails_guard.guard import Guard
+from kidrails_guard.policy import Policy, load_policy
 from kidrails_guard.proxy.keyed_tenants import KeyedTenants
 from kidrails_guard.proxy.keys import (
     KeyFile,
@@ -239,6 +242,66 @@ async def test_the_counters_of_a_key_that_is_added_while_serving_begin_at_once(
     clock.now += 2
     await tenants.authenticate(bearer(keys[0][0]))
     assert expected == [["class-4"], ["class-4", "class-5"]]
+
+
+async def test_a_guard_that_loads_holds_nobody_up(
+    file: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stolen, first = new_key("stolen", AgeBand.MIDDLE)
+    other, second = new_key("other", AgeBand.MIDDLE)
+    german, third = new_key("german", AgeBand.MIDDLE, locale="de")
+    save_keys(file, KeyFile(keys=(first, second)))
+    tenants = KeyedTenants(file, load_policy(), clock=clock)
+    loading, go_on, loaded = threading.Event(), threading.Event(), []
+
+    class Slow(Guard):
+        def __init__(self, policy: Policy) -> None:
+            loading.set()
+            assert go_on.wait(30)
+            super().__init__(policy)
+            loaded.append(policy.locale)
+
+    monkeypatch.setattr("kidrails_guard.proxy.keyed_tenants.Guard", Slow)
+    save_keys(file, KeyFile(keys=(first, second, third)))
+    assert main(["keys", "revoke", "stolen", "--file", str(file)]) == 0
+    clock.now += 2
+    caller = asyncio.create_task(tenants.authenticate(bearer(other)))
+    await asyncio.to_thread(loading.wait, 30)
+    clock.now += 2
+    assert (await tenants.authenticate(bearer(other))).name == "other"
+    with pytest.raises(Rejected) as caught:
+        await tenants.authenticate(bearer(stolen))
+    assert caught.value.status == 403
+    # Who asked first leaves; the keys are read nevertheless, once.
+    caller.cancel()
+    go_on.set()
+    while tenants.all()[-1].name != "german":
+        await asyncio.sleep(0.01)
+    assert (await tenants.authenticate(bearer(german))).guard.policy.locale == "de"
+    assert loaded == ["de"]
+
+
+async def test_what_loaded_beside_a_mistake_is_not_loaded_again(
+    file: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, first = new_key("a", AgeBand.MIDDLE)
+    save_keys(file, KeyFile(keys=(first,)))
+    tenants = KeyedTenants(file, load_policy(), clock=clock)
+    loaded = []
+
+    class Counted(Guard):
+        def __init__(self, policy: Policy) -> None:
+            loaded.append(policy.locale)
+            super().__init__(policy)
+
+    monkeypatch.setattr("kidrails_guard.proxy.keyed_tenants.Guard", Counted)
+    german = new_key("german", AgeBand.MIDDLE, locale="de")[1]
+    wrong = new_key("wrong", AgeBand.MIDDLE, policy="gone.yaml")[1]
+    save_keys(file, KeyFile(keys=(first, german, wrong)))
+    for _ in range(3):
+        clock.now += 10
+        assert (await tenants.authenticate(bearer(key))).name == "a"
+    assert loaded == ["de"]
 
 
 def _without_band(value: Any, band: str) -> Any:
