@@ -27,7 +27,13 @@ from kidrails_guard.recipes.findings import Level, Report, Result, problem, unch
 from kidrails_guard.recipes.rendered import Rendered
 from kidrails_guard.recipes.static_checks import check_files, check_machine, check_targets
 from kidrails_guard.spectrum.checkpoint import ModelIndex
-from kidrails_guard.spectrum.shapes import model_index
+from kidrails_guard.spectrum.hub_cache import cached_folder
+from kidrails_guard.spectrum.shapes import (
+    KNOWN_MODELS,
+    cached_index,
+    index_from_shape,
+    model_index,
+)
 
 _ROWS = 32
 
@@ -93,6 +99,8 @@ def preflight(
 def base_index(recipe: Rendered, root: Path) -> ModelIndex | None:
     """Return the base model's tensors: from its files, its config, or the list of known models.
 
+    The files may lie in a folder, or in the Hub's cache.
+
     Raises:
         ScanError: the folder is there and damaged.
     """
@@ -100,10 +108,31 @@ def base_index(recipe: Rendered, root: Path) -> ModelIndex | None:
     folder = root / base
     if folder.exists():
         return model_index(folder)
-    try:
-        return model_index(base)
-    except ScanError:
+    cached = cached_index(base, revision=_revision(recipe.config))
+    if cached is not None:
+        return cached
+    shape = KNOWN_MODELS.get(base)
+    return None if shape is None else index_from_shape(base, shape)
+
+
+def base_folder(config: Mapping[str, Any], root: Path) -> Path | None:
+    """Return where the base model's files lie: in a folder, or in the Hub's cache; None: nowhere.
+
+    Args:
+        config: the recipe's keys.
+        root: where a relative folder starts.
+    """
+    base = str(config.get("base_model") or "")
+    if not base:
         return None
+    if (root / base).exists():
+        return root / base
+    return cached_folder(base, revision=_revision(config))
+
+
+def _revision(config: Mapping[str, Any]) -> str | None:
+    revision = config.get("revision_of_model")
+    return str(revision) if revision else None
 
 
 def _static(recipe: Rendered, machine: Machine, root: Path) -> list[Result]:
@@ -132,8 +161,9 @@ def check_wrapping(config: Mapping[str, Any], root: Path) -> list[Result]:
     """
     fsdp = config.get("fsdp_config")
     named = fsdp.get("transformer_layer_cls_to_wrap") if isinstance(fsdp, Mapping) else None
-    file = root / str(config.get("base_model", "")) / "config.json"
-    if not named or not file.is_file():
+    folder = base_folder(config, root) if named else None
+    file = folder / "config.json" if folder else None
+    if file is None or not file.is_file():
         return []
     try:
         architecture = str(json.loads(file.read_text(encoding="utf-8"))["architectures"][0])
@@ -155,8 +185,9 @@ def check_wrapping(config: Mapping[str, Any], root: Path) -> list[Result]:
 
 
 def _job(recipe: Rendered, machine: Machine, root: Path, *, data: bool) -> dict[str, Any]:
-    folder = root / str(recipe.config.get("base_model", ""))
-    tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model"))
+    folder = base_folder(recipe.config, root)
+    names = ("tokenizer.json", "tokenizer.model")
+    tokenizer = folder is not None and any((folder / name).is_file() for name in names)
     return {
         "config": dict(recipe.config),
         "capabilities": capabilities(machine.kind, machine.gpus),
