@@ -115,3 +115,12 @@ def test_train_refuses_a_broken_recipe_before_anything_starts(
     assert main(["train", "kidrails-small", "--on", "cpu", "--set", "nonsense"]) == 2
     assert "KEY=VALUE" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_other_line_ends_are_another_file(tmp_path: Path) -> None:
+    out = tmp_path / "mine.yml"
+    assert main(["recipe", "render", "kidrails-lora", "-o", str(out)]) == 0
+    check = ["recipe", "render", "kidrails-lora", "-o", str(out), "--check"]
+    assert main(check) == 0
+    out.write_bytes(out.read_bytes().replace(b"\n", b"\r\n"))
+    assert main(check) == 1
