@@ -6,7 +6,7 @@ import json
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kidrails_guard.errors import RecipeError, ScanError
@@ -24,6 +24,7 @@ from kidrails_guard.recipes.environment import (
     train_environ,
 )
 from kidrails_guard.recipes.findings import Level, Report, Result, problem, unchecked
+from kidrails_guard.recipes.library import recipe_names
 from kidrails_guard.recipes.rendered import Rendered
 from kidrails_guard.recipes.static_checks import check_files, check_machine, check_targets
 from kidrails_guard.spectrum.checkpoint import ModelIndex
@@ -36,6 +37,8 @@ from kidrails_guard.spectrum.shapes import (
 )
 
 _ROWS = 32
+_OUR_FOLDERS = ("build", "outputs")
+_EXPORTED = "build/models/smollm2-135m-instruct"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,7 @@ def _static(recipe: Rendered, machine: Machine, root: Path) -> list[Result]:
     if not recipe.config.get("base_model"):
         results.append(problem("model", "base_model is missing"))
     else:
+        results += check_base(recipe.config, root)
         try:
             index = base_index(recipe, root)
         except ScanError as error:
@@ -150,6 +154,29 @@ def _static(recipe: Rendered, machine: Machine, root: Path) -> list[Result]:
     results += check_wrapping(recipe.config, root)
     results += check_files(recipe.config, root)
     return results
+
+
+def check_base(config: Mapping[str, Any], root: Path) -> list[Result]:
+    """Check that a base model that is meant as a folder is one.
+
+    axolotl would ask the Hub for it, where anybody may own that name.
+
+    Args:
+        config: the recipe's keys.
+        root: where a relative folder starts.
+    """
+    base = str(config["base_model"])
+    parts = PurePosixPath(base).parts
+    folder = base.startswith((".", "/", "~")) or len(parts) > 2 or parts[0] in _OUR_FOLDERS
+    if not folder or (root / base).exists():
+        return []
+    hint = "give its folder: --base-model DIR"
+    if base == _EXPORTED:
+        hint = f"kidrails engine --export {base}"
+    elif parts[0] == "outputs" and parts[-1] in recipe_names():
+        hint = f"it is what another recipe makes: kidrails train {parts[-1]}"
+    text = f"base_model: there is no folder {root / base}, and the Hub would be asked for that name"
+    return [problem("model", text, hint)]
 
 
 def check_wrapping(config: Mapping[str, Any], root: Path) -> list[Result]:

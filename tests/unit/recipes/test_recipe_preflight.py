@@ -14,6 +14,7 @@ from kidrails_guard.recipes.findings import Level, Report, Result, listed
 from kidrails_guard.recipes.plan import Plan
 from kidrails_guard.recipes.preflight import (
     Machine,
+    check_base,
     check_wrapping,
     meant_machine,
     preflight,
@@ -303,6 +304,27 @@ def test_fsdp_cuts_at_a_layer_of_the_model(tmp_path: Path) -> None:
     for damaged in ("[]", '{"architectures": []}', "{"):
         written.write_text(damaged)
         assert check_wrapping(config, tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("base", "hint"),
+    [
+        ("outputs/kidrails", "kidrails train kidrails"),
+        ("build/models/smollm2-135m-instruct", "kidrails engine --export"),
+        ("./mine", "--base-model DIR"),
+        ("a/b/c", "--base-model DIR"),
+        ("owner/name", ""),
+        ("gpt2", ""),
+    ],
+)
+def test_a_folder_that_is_not_there_is_not_asked_of_the_hub(
+    tmp_path: Path, base: str, hint: str
+) -> None:
+    found = problems(check_base({"base_model": base}, tmp_path))
+    assert hint in found
+    assert bool(found) is bool(hint)
+    (tmp_path / base).mkdir(parents=True)
+    assert check_base({"base_model": base}, tmp_path) == []
 
 
 def test_a_base_in_the_hubs_cache_is_looked_at(
