@@ -147,7 +147,7 @@ def _run(args: argparse.Namespace) -> int:
         for name, summary in outcome.summaries.items():
             print(f"{name}: {summary.cases} cases, {sum(summary.errors.values())} errors")
         print("\n".join(str(path) for path in files))
-    return 1 if all(s.cases == sum(s.errors.values()) for s in outcome.summaries.values()) else 0
+    return 1 if any(s.cases == sum(s.errors.values()) for s in outcome.summaries.values()) else 0
 
 
 def _guard(args: argparse.Namespace) -> int:

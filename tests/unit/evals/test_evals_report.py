@@ -17,7 +17,7 @@ from kidrails_guard.errors import DataError
 from kidrails_guard.evals.cases import task_cases
 from kidrails_guard.evals.intervals import Estimate
 from kidrails_guard.evals.judging import ASPECTS, Judged, JudgeVerdict, aspect_means
-from kidrails_guard.evals.plain_words import percent
+from kidrails_guard.evals.plain_words import _ends, percent
 from kidrails_guard.evals.plots import _luminance, reading_plot, shade
 from kidrails_guard.evals.session import finish, scored_before, stale
 from kidrails_guard.evals.store import RESULTS, Outcome, find_target, load_outcome
@@ -205,3 +205,14 @@ async def test_what_judges_said_is_kept_so_that_their_figures_can_be_made_again(
     kept = load_outcome(tmp_path / "out")
     assert kept.verdicts == {"guard on": said}
     assert aspect_means(kept.verdicts["guard on"]) == kept.judged["guard on"]
+
+
+def test_an_interval_never_reads_as_certainty() -> None:
+    assert [_ends(0, 0.0038), _ends(0, 0.0001), _ends(0, 0.006)] == [
+        "0 to 0.4",
+        "0 to 0.1",
+        "0 to 1",
+    ]
+    assert [_ends(0.9962, 1), _ends(0.9999, 1), _ends(0.88, 0.98)] == [
+        "99.6 to 100", "99.9 to 100", "88 to 98",
+    ]  # fmt: skip
