@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -104,6 +105,8 @@ def parse_row(line: str, *, band: AgeBand, stage: Stage) -> Row:
     identifier = value.get("id")
     if isinstance(identifier, dict | list):
         raise DataError("id is neither a string nor a number")
+    if isinstance(identifier, float) and not math.isfinite(identifier):
+        raise DataError(f"id {identifier} is no number that JSON has; give a string or null")
     if not isinstance(value.get("text"), str):
         problem = "is missing" if "text" not in value else "is not a string"
         raise DataError(f"text {problem}", identifier)

@@ -50,6 +50,11 @@ def write_atomic(path: Path, data: str | bytes, *, mode: int = 0o644) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
+def holds(path: Path, text: str) -> bool:
+    """Return whether a file is there and holds exactly this text as UTF-8, line ends included."""
+    return path.is_file() and path.read_bytes() == text.encode("utf-8")
+
+
 def dump_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
     """Write strict JSON (no NaN, no Infinity), keys in the given order, atomically."""
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)

@@ -115,7 +115,7 @@ async def _write(
     counts = {"checked": 0, "bad": 0}
     async for record in check_rows(guard, lines, band=band, stage=stage):
         counts["bad" if "error" in record else "checked"] += 1
-        out.write(json.dumps(record) + "\n")
+        out.write(json.dumps(record, allow_nan=False) + "\n")
         out.flush()
     print(f"{counts['checked']} rows checked, {counts['bad']} could not be read", file=sys.stderr)
     return 1 if counts["bad"] else 0

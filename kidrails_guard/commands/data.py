@@ -249,12 +249,12 @@ def _stamp(args: argparse.Namespace) -> int:
 
 def _schema(args: argparse.Namespace) -> int:
     from kidrails_guard.content import content_path
-    from kidrails_guard.files import write_atomic
+    from kidrails_guard.files import holds, write_atomic
     from kidrails_guard.golden.schema import json_schema
 
     path = content_path("data/schema.json")
     text = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
-    same = path.is_file() and path.read_text(encoding="utf-8") == text
+    same = holds(path, text)
     if not same and not args.check:
         write_atomic(path, text)
     return _changed([] if same else [str(path)], args.check, "kidrails data schema")

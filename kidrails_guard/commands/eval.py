@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -146,7 +147,7 @@ def _run(args: argparse.Namespace) -> int:
         for name, summary in outcome.summaries.items():
             print(f"{name}: {summary.cases} cases, {sum(summary.errors.values())} errors")
         print("\n".join(str(path) for path in files))
-    return 1 if all(s.cases == sum(s.errors.values()) for s in outcome.summaries.values()) else 0
+    return 1 if any(s.cases == sum(s.errors.values()) for s in outcome.summaries.values()) else 0
 
 
 def _guard(args: argparse.Namespace) -> int:
@@ -200,6 +201,7 @@ def _compare(args: argparse.Namespace) -> int:
         scored_otherwise,
         to_text,
     )
+    from kidrails_guard.evals.session import scored_before
     from kidrails_guard.evals.store import find_target, load_outcome
     from kidrails_guard.evals.targets import pairs_of
 
@@ -228,6 +230,7 @@ def _compare(args: argparse.Namespace) -> int:
         )
     found = {(one, two): compare(before[one], after[two]) for one, two in pairs}
     basis = {(one, two): pairing(before[one], after[two]) + rules for one, two in pairs}
+    _say_old_scores(dict.fromkeys(scored_before(old) + scored_before(new)))
     if args.json:
         print(json.dumps([
             {"before": one, "after": two, "cases": basis[one, two],
@@ -240,11 +243,21 @@ def _compare(args: argparse.Namespace) -> int:
     return 1 if any(regressions(differences) for differences in found.values()) else 0
 
 
+def _say_old_scores(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(
+            f"{line}; to score again: the same `kidrails eval run` (answers that are in its --work "
+            "or --out folder are not asked for again)",
+            file=sys.stderr,
+        )
+
+
 def _report(args: argparse.Namespace) -> int:
-    from kidrails_guard.evals.session import finish, stale
+    from kidrails_guard.evals.session import finish, scored_before, stale
     from kidrails_guard.evals.store import load_outcome
 
     outcome = load_outcome(args.folder)
+    _say_old_scores(scored_before(outcome))
     if args.check:
         old = stale(outcome, args.folder)
         for path in old:

@@ -140,13 +140,9 @@ def _render(args: argparse.Namespace) -> int:
 
 
 def _render_all(*, check: bool, files: dict[Path, str], again: str = "--all") -> int:
-    from kidrails_guard.files import write_atomic
+    from kidrails_guard.files import holds, write_atomic
 
-    stale = [
-        path
-        for path, text in files.items()
-        if not path.is_file() or path.read_text(encoding="utf-8") != text
-    ]
+    stale = [path for path, text in files.items() if not holds(path, text)]
     if check:
         for path in stale:
             print(f"differs from its spec: {path}; run: kidrails recipe render {again}")

@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
     if args.data:
         recipe = recipe.with_data(args.data)
     recipe = recipe.override(changes)
+    accelerate = _words(args.accelerate)
     python = find_train_python()
     machine = Machine.cpu() if args.on == "cpu" else this_machine(python)
     if args.on == "gpu" and machine.gpus == 0:
@@ -97,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
                 root=Path.cwd(),
                 python=python,
                 fresh=args.fresh,
-                accelerate=_words(args.accelerate),
+                accelerate=accelerate,
             ),
             say=say,
             progress=progress,

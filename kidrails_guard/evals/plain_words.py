@@ -97,9 +97,17 @@ def _cell(found: Estimate) -> dict[str, str]:
     value, low, high = found.value or 0.0, found.low or 0.0, found.high or 0.0
     return {
         "head": percent(value),
-        "detail": f"{round(value * found.n)} of {found.n}; 95 % interval "
-        f"{100 * low:.0f} to {100 * high:.0f} %",
+        "detail": f"{round(value * found.n)} of {found.n}; 95 % interval {_ends(low, high)} %",
     }
+
+
+def _ends(low: float, high: float) -> str:
+    """Return an interval in per cent; "0 to 0" for what may be more would read as certainty."""
+    if 0 < high < 0.005:
+        return f"0 to {max(0.1, 100 * high):.1f}"
+    if 0.995 <= low < 1:
+        return f"{min(99.9, 100 * low):.1f} to 100"
+    return f"{100 * low:.0f} to {100 * high:.0f}"
 
 
 def percent(value: float) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import platform
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +29,7 @@ from kidrails_guard.evals.judging import (
 from kidrails_guard.evals.public import PUBLIC, load_or_skip
 from kidrails_guard.evals.report import Report, to_files
 from kidrails_guard.evals.runner import Result, bar, count_kept, run_cases
+from kidrails_guard.evals.scoring import worded
 from kidrails_guard.evals.store import Outcome, load_outcome, save_outcome
 from kidrails_guard.evals.targets import (
     RunOptions,
@@ -39,7 +41,7 @@ from kidrails_guard.evals.targets import (
     package_version,
     pairs_of,
 )
-from kidrails_guard.files import write_atomic
+from kidrails_guard.files import holds, write_atomic
 from kidrails_guard.guard import Guard
 from kidrails_guard.policy import load_policy
 
@@ -264,7 +266,29 @@ def finish(outcome: Outcome, out: Path) -> list[Path]:
 def stale(outcome: Outcome, folder: Path) -> list[Path]:
     """Return the report's files in a folder that its results would now give differently."""
     return [
-        folder / name
-        for name, text in render(outcome).items()
-        if not (folder / name).is_file() or (folder / name).read_text(encoding="utf-8") != text
+        folder / name for name, text in render(outcome).items() if not holds(folder / name, text)
     ]
+
+
+def scored_before(outcome: Outcome) -> list[str]:
+    """Return, as lines, which of a run's scores are not what today's rules read off its answers.
+
+    The rules for words change with the program and carry no version: what they give is compared.
+    """
+    lines = []
+    for name, rows in outcome.results.items():
+        scored = [(row, row.score) for row in rows if row.score is not None]
+        pairs = [(score, worded(row.case, score, row.answer)) for row, score in scored]
+        moved = Counter(
+            field.name
+            for old, new in pairs
+            for field in fields(old)
+            if getattr(old, field.name) != getattr(new, field.name)
+        )
+        if moved:
+            what = ", ".join(f"{key} {count}" for key, count in moved.most_common())
+            lines.append(
+                f"{name}: {sum(old != new for old, new in pairs)} of {len(pairs)} scores are of "
+                f"earlier rules; today's read other things off the same words ({what})"
+            )
+    return lines

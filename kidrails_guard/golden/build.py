@@ -173,6 +173,8 @@ def build(options: BuildOptions, *, progress: Progress = _silent) -> BuildResult
     made_texts = maker.make("guard texts", written, personas, per_row=options.per_text)
 
     progress("write", 0)
+    # Stopped while it writes, a build leaves files of two builds: without a manifest that says so.
+    (options.out / "manifest.json").unlink(missing_ok=True)
     trained = [row for row in [*golden, *made] if row.split != "eval"]
     passing = frozenset(h for h, r in guard.policy.hazards.items() if r.output < Action.REDACT)
     outputs = _write(

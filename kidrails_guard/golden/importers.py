@@ -101,7 +101,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
         raise DataError(f"{path}: is empty")
     # Not `str.splitlines`: it also cuts at signs that stand within a text, such as U+2028.
     lines = io.StringIO(text, newline="")
-    if path.suffix == ".csv":
+    if path.suffix.lower() == ".csv":
         try:
             return list(csv.DictReader(lines))
         except csv.Error as error:
@@ -190,8 +190,8 @@ def _seed(record: Mapping[str, Any]) -> _Raw:
         reply = record["response"]["choices"][0]["message"]["content"]
     except (KeyError, IndexError, TypeError):
         raise _Skip("no reply in the chat completion") from None
-    turns = [("user", str(record.get("question") or "")), ("assistant", str(reply or ""))]
-    return _Raw(turns, _age(record.get("age")), str(record.get("system_prompt") or ""))
+    turns = [("user", _text(record.get("question"))), ("assistant", _text(reply))]
+    return _Raw(turns, _age(record.get("age")), _text(record.get("system_prompt")))
 
 
 def _columns(record: Mapping[str, Any], names: Mapping[str, str]) -> _Raw:
@@ -209,14 +209,16 @@ def _columns(record: Mapping[str, Any], names: Mapping[str, str]) -> _Raw:
         keys = ("from", "value") if shared else ("role", "content")
         turns = _turns(value, *keys).turns
     else:
-        turns = [("user", str(cell("question") or "")), ("assistant", str(cell("reply") or ""))]
+        turns = [("user", _text(cell("question"))), ("assistant", _text(cell("reply")))]
     used = set(names.values())
+    if _age(cell("age")) is None:
+        used.discard(names["age"])  # said, but no age of ours: kept for who reviews
     extra = tuple(
-        (str(key), str(inner))
+        (_text(key), _text(inner))
         for key, inner in record.items()
-        if key not in used and isinstance(inner, str | int | float) and str(inner)
+        if key not in used and isinstance(inner, str | int | float) and _text(inner)
     )
-    return _Raw(turns, _age(cell("age")), str(cell("system_prompt") or ""), extra)
+    return _Raw(turns, _age(cell("age")), _text(cell("system_prompt")), extra)
 
 
 def _turns(value: Any, speaker: str, text: str) -> _Raw:
@@ -236,10 +238,20 @@ def _turns(value: Any, speaker: str, text: str) -> _Raw:
 
 def _age(value: object) -> int | None:
     try:
-        age = int(str(value))
+        age = float(str(value))  # pandas writes a column of ages that lacks one as 7.0
     except ValueError:
         return None
-    return age if 5 <= age <= 12 else None
+    return int(age) if age.is_integer() and 5 <= age <= 12 else None
+
+
+def _text(value: object) -> str:
+    """Return a cell's text; nothing for what stands for no value, NaN among it.
+
+    Half a sign (JSON can hold one, a file cannot) becomes a question mark.
+    """
+    if value is None or value != value:
+        return ""
+    return str(value).encode("utf-8", "replace").decode("utf-8")
 
 
 def _review(
@@ -257,7 +269,7 @@ def _review(
     return ReviewRow(
         age=raw.age,
         band=AgeBand.for_age(raw.age) if raw.age is not None else None,
-        system_prompt=raw.system,
+        system_prompt=_text(raw.system),
         conversation=tuple(
             Turn(role="user" if i % 2 == 0 else "assistant", content=text)
             for i, text in enumerate(before)

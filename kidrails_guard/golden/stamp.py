@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from kidrails_guard.files import write_atomic
+from kidrails_guard.files import holds, write_atomic
 from kidrails_guard.golden.read import Placed, golden_files, read_all, read_golden
 from kidrails_guard.golden.rows import Row, from_golden
 from kidrails_guard.golden.schema import GoldenQA
@@ -61,7 +61,7 @@ def stamp(files: Sequence[Path] | None = None, *, check: bool = False) -> tuple[
             if item.file == path
         ]
         text = "".join(f"{line}\n" for line in lines)
-        if path.read_text(encoding="utf-8") != text:
+        if not holds(path, text):
             changed.append(path)
             if not check:
                 write_atomic(path, text)

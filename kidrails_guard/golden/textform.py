@@ -11,13 +11,14 @@ _QUOTES: Final = str.maketrans(
     {"‘": "'", "’": "'", "“": '"', "”": '"', "\u00a0": " ", "\u202f": " "}
 )
 _ASCII_WORD: Final = re.compile(r"[a-z0-9]+")
-_DROPPED: Final = re.compile(r"[\ufeff\u200b\u2060\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_DROPPED: Final = re.compile(r"[\ufeff\u200b\u2060\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 
 def normalise(text: str) -> str:
     """Return a text as it is stored: composed letters, plain quotes and spaces, no invisible signs.
 
-    Line breaks between paragraphs stay. Doing it twice changes nothing.
+    Half a sign, as JSON can hold it and no file can, is left out. Line breaks between paragraphs
+    stay. Doing it twice changes nothing.
     """
     text = _DROPPED.sub("", unicodedata.normalize("NFC", text).translate(_QUOTES))
     lines = [re.sub(r"[^\S\n]+", " ", line).strip() for line in re.split(r"\r\n?|\n", text)]

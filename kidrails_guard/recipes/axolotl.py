@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import yaml
 
-from kidrails_guard.recipes.heading import WIDTH, heading
+from kidrails_guard.recipes.heading import WIDTH, found_at, heading
 from kidrails_guard.recipes.plan import LORA_TARGETS, Plan
 from kidrails_guard.recipes.schema import Method, Precision, Recipe, Stage, Strategy
 from kidrails_guard.spectrum.targeting import Selection
@@ -40,7 +40,7 @@ def render_axolotl(
         file: where it will stand, for the commands in its head; `recipe_file` where None.
     """
     parts = [heading(recipe, plan, selection=selection, memory=memory, spec=spec, file=file)]
-    for comment, values in _sections(recipe, selection):
+    for comment, values in _sections(recipe, selection, ships=file is None):
         lines = textwrap.wrap(comment, WIDTH, initial_indent="# ", subsequent_indent="# ")
         parts.append("\n".join(lines) + "\n" + _dump(values))
     return "\n".join(parts)
@@ -62,7 +62,7 @@ def _dump(values: dict[str, Any]) -> str:
     return yaml.dump(values, Dumper=_Indented, sort_keys=False, allow_unicode=True, width=WIDTH)
 
 
-def _sections(recipe: Recipe, selection: Selection | None) -> list[Section]:
+def _sections(recipe: Recipe, selection: Selection | None, *, ships: bool = True) -> list[Section]:
     sections = [
         ("The model.", _model(recipe)),
         (
@@ -89,7 +89,7 @@ def _sections(recipe: Recipe, selection: Selection | None) -> list[Section]:
         sections.append(("Adapters beside the linear layers.", _adapters(recipe)))
     sections.append(("Steps.", _steps(recipe)))
     if recipe.hardware.strategy is not Strategy.SINGLE:
-        sections.append(("Several GPUs.", _distribution(recipe)))
+        sections.append(("Several GPUs.", _distribution(recipe, ships=ships)))
     sections.append(
         (
             "Held-out loss before the first step and at every save; the newest checkpoints are "
@@ -197,7 +197,7 @@ def _steps(recipe: Recipe) -> dict[str, Any]:
     return values
 
 
-def _distribution(recipe: Recipe) -> dict[str, Any]:
+def _distribution(recipe: Recipe, *, ships: bool) -> dict[str, Any]:
     hardware = recipe.hardware
     fsdp = {
         "fsdp_version": 2,
@@ -211,7 +211,7 @@ def _distribution(recipe: Recipe) -> dict[str, Any]:
         },
     }
     if hardware.strategy is Strategy.ZERO3:
-        return {"deepspeed": DEEPSPEED_CONFIG}
+        return {"deepspeed": found_at(DEEPSPEED_CONFIG, ships=ships)}
     if hardware.strategy is Strategy.RAY:
         return {
             "use_ray": True,

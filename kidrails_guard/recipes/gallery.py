@@ -66,8 +66,9 @@ def render_one(
 
 
 def render_shipped(name: str) -> str:
-    """Return a recipe that ships, as axolotl YAML."""
-    return render_one(name)
+    """Return a recipe that ships, as axolotl YAML, with its file named as it is found from here."""
+    file = recipe_file(load_recipe(name))
+    return render_one(name, file=None if Path(file).is_file() else content_path(file))
 
 
 def shipped_files() -> dict[Path, str]:

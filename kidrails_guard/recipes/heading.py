@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 import textwrap
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Final
 
+from kidrails_guard.content import content_path
 from kidrails_guard.recipes.plan import Plan
 from kidrails_guard.recipes.schema import Method, Recipe, Strategy
 from kidrails_guard.spectrum.targeting import Method as Choice
@@ -22,18 +23,37 @@ _CONFIG_MACHINES: Final = 2
 WIDTH: Final = 98
 
 
-def launch_command(recipe: Recipe, file: str) -> str:
-    """Return the shell command that trains a rendered recipe without any command of ours."""
+def found_at(file: str, *, ships: bool) -> str:
+    """Return the name of a file that ships for who is to use it.
+
+    Args:
+        file: seen from the repository's root.
+        ships: whether it is named in a file that ships itself; elsewhere, as after an install by
+            pip, it is named in full where the folder at hand does not hold it.
+    """
+    return file if ships or Path(file).is_file() else str(content_path(file))
+
+
+def launch_command(recipe: Recipe, file: str, *, ships: bool = True) -> str:
+    """Return the shell command that trains a rendered recipe without any command of ours.
+
+    Args:
+        recipe: what is trained.
+        file: the rendered recipe.
+        ships: see `found_at`.
+    """
     hardware = recipe.hardware
     if hardware.strategy is Strategy.RAY:
         return f"python -m axolotl.cli.train {file}"
     options = ""
     if hardware.machines > 1:
-        options = f"--config_file {MACHINES_CONFIG} --machine_rank N --main_process_ip IP "
+        config = shlex.quote(found_at(MACHINES_CONFIG, ships=ships))
+        options = f"--config_file {config} --machine_rank N --main_process_ip IP "
         if (hardware.machines, hardware.gpus) != (_CONFIG_MACHINES, _CONFIG_GPUS):
             options += f"--num_machines {hardware.machines} --num_processes {hardware.devices} "
     elif hardware.strategy in ACCELERATE_CONFIGS:
-        options = f"--config_file {ACCELERATE_CONFIGS[hardware.strategy]} "
+        config = shlex.quote(found_at(ACCELERATE_CONFIGS[hardware.strategy], ships=ships))
+        options = f"--config_file {config} "
         if hardware.gpus != _CONFIG_GPUS:
             options += f"--num_processes {hardware.gpus} "
     return f"accelerate launch {options}-m axolotl.cli.train {file}"
@@ -63,8 +83,9 @@ def heading(
         spec: the file that it is rendered from; the one that ships where None.
         file: where it will stand; `recipe_file` where None.
     """
+    ships = file is None
     file = shlex.quote(file or recipe_file(recipe))
-    command = launch_command(recipe, file)
+    command = launch_command(recipe, file, ships=ships)
     ours = f"kidrails train {file}  (checks before, proves what changed after)"
     # Ray finds its machines itself.
     by_hand = recipe.hardware.machines > 1 and recipe.hardware.strategy is not Strategy.RAY
@@ -99,20 +120,22 @@ def heading(
     if by_hand:
         lines.append("        (on every machine, with N = 0, 1, … and IP of machine 0)")
     lines.append("        (axolotl reports usage to its makers unless DO_NOT_TRACK=1 is set)")
-    lines += ["", *_source(recipe, spec, file=file)]
+    lines += ["", *_source(recipe, spec, ships=ships, file=file)]
     return "".join(f"# {line}".rstrip() + "\n" for line in lines) + plan.line() + "\n"
 
 
-def _source(recipe: Recipe, spec: str | None, *, file: str) -> list[str]:
+def _source(recipe: Recipe, spec: str | None, *, ships: bool, file: str) -> list[str]:
     """Return what the head says about changing the file."""
-    shipped = f"recipes/specs/{recipe.name}.yaml"
-    lines = [f"Rendered from {spec or shipped} by `kidrails recipe render`"]
-    if spec is None and file == recipe_file(recipe):
-        lines[0] += ": change that,"
-        lines.append(f"or take a copy that is yours: kidrails recipe copy {recipe.name} mine.yml")
-    else:
-        lines[0] += "; this file is yours to change."
-    return lines
+    origin = spec or (
+        f"recipes/specs/{recipe.name}.yaml" if ships else f"the recipe {recipe.name} that ships"
+    )
+    first = f"Rendered from {origin} by `kidrails recipe render`"
+    copy = f"take a copy that is yours: kidrails recipe copy {recipe.name} mine.yml"
+    if spec is None and ships:
+        return [f"{first}: change that,", f"or {copy}"]
+    if spec is None and file == shlex.quote(str(content_path(recipe_file(recipe)))):
+        return [f"{first};", copy]
+    return [f"{first}; this file is yours to change."]
 
 
 def _quoted(recipe: Recipe, more: str = "") -> str:

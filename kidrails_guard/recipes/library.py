@@ -40,7 +40,7 @@ def load_recipe(name: str) -> Recipe:
         raise RecipeError(
             f"recipe {name!r} is not one of {', '.join(names)}{hint}; see: kidrails recipe list"
         )
-    recipe = parse_recipe(_resolve(path, _DEPTH), where=str(path))
+    recipe = parse_recipe(_resolve(path), where=str(path))
     if recipe.name != name:
         raise RecipeError(f"{path}: name {recipe.name!r} differs from the file's")
     return recipe
@@ -52,7 +52,7 @@ def load_spec(path: Path) -> Recipe:
     Raises:
         RecipeError: the file cannot be read or does not hold a recipe.
     """
-    return parse_recipe(_resolve(path, _DEPTH), where=str(path))
+    return parse_recipe(_resolve(path), where=str(path))
 
 
 def parse_recipe(values: Mapping[str, Any], *, where: str) -> Recipe:
@@ -115,7 +115,18 @@ def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _resolve(path: Path, depth: int) -> dict[str, Any]:
+def _resolve(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return a spec's values with what it inherits filled in.
+
+    Args:
+        path: the spec.
+        below: the specs that extend it, the first one first.
+    """
+    chain = (*below, path)
+    if any(path.samefile(one) for one in below):
+        raise RecipeError(
+            f"{below[0]}: extends goes round in a circle: {' -> '.join(map(str, chain))}"
+        )
     try:
         text = path.read_text(encoding="utf-8")
         values = yaml.load(text, Loader=StrictLoader)  # noqa: S506 (a subclass of SafeLoader)
@@ -126,11 +137,26 @@ def _resolve(path: Path, depth: int) -> dict[str, Any]:
     parent = values.pop("extends", None)
     if parent is None:
         return values
-    if depth == 0:
-        raise RecipeError(f"{path}: extends goes round in a circle, or deeper than {_DEPTH} files")
-    beside = path.parent / f"{parent}.yaml"
+    if len(chain) > _DEPTH:
+        raise RecipeError(f"{path}: extends goes deeper than {_DEPTH} files")
+    return merge(_resolve(_parent_file(parent, path), chain), values)
+
+
+def _parent_file(parent: object, path: Path) -> Path:
+    """Return the spec that another extends: one beside it, else one that ships.
+
+    A file of one's own that bears the name of one that ships means the latter by it, not itself.
+    """
     shipped = content_path("recipes/specs") / f"{parent}.yaml"
-    return merge(_resolve(beside if beside.is_file() else shipped, depth - 1), values)
+    beside = path.parent / f"{parent}.yaml"
+    if beside.is_file() and not (beside.samefile(path) and shipped.is_file()):
+        return beside
+    if not isinstance(parent, str) or not shipped.is_file():
+        raise RecipeError(
+            f"{path}: extends is {parent!r}; accepted are the name of a spec in {path.parent}, "
+            f"without .yaml, or one that ships: {', '.join(recipe_names())}"
+        )
+    return shipped
 
 
 def _short(value: object) -> str:

@@ -6,7 +6,7 @@ import json
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kidrails_guard.errors import RecipeError, ScanError
@@ -24,12 +24,21 @@ from kidrails_guard.recipes.environment import (
     train_environ,
 )
 from kidrails_guard.recipes.findings import Level, Report, Result, problem, unchecked
+from kidrails_guard.recipes.library import recipe_names
 from kidrails_guard.recipes.rendered import Rendered
 from kidrails_guard.recipes.static_checks import check_files, check_machine, check_targets
 from kidrails_guard.spectrum.checkpoint import ModelIndex
-from kidrails_guard.spectrum.shapes import model_index
+from kidrails_guard.spectrum.hub_cache import cached_folder
+from kidrails_guard.spectrum.shapes import (
+    KNOWN_MODELS,
+    cached_index,
+    index_from_shape,
+    model_index,
+)
 
 _ROWS = 32
+_OUR_FOLDERS = ("build", "outputs")
+_EXPORTED = "build/models/smollm2-135m-instruct"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +102,8 @@ def preflight(
 def base_index(recipe: Rendered, root: Path) -> ModelIndex | None:
     """Return the base model's tensors: from its files, its config, or the list of known models.
 
+    The files may lie in a folder, or in the Hub's cache.
+
     Raises:
         ScanError: the folder is there and damaged.
     """
@@ -100,10 +111,31 @@ def base_index(recipe: Rendered, root: Path) -> ModelIndex | None:
     folder = root / base
     if folder.exists():
         return model_index(folder)
-    try:
-        return model_index(base)
-    except ScanError:
+    cached = cached_index(base, revision=_revision(recipe.config))
+    if cached is not None:
+        return cached
+    shape = KNOWN_MODELS.get(base)
+    return None if shape is None else index_from_shape(base, shape)
+
+
+def base_folder(config: Mapping[str, Any], root: Path) -> Path | None:
+    """Return where the base model's files lie: in a folder, or in the Hub's cache; None: nowhere.
+
+    Args:
+        config: the recipe's keys.
+        root: where a relative folder starts.
+    """
+    base = str(config.get("base_model") or "")
+    if not base:
         return None
+    if (root / base).exists():
+        return root / base
+    return cached_folder(base, revision=_revision(config))
+
+
+def _revision(config: Mapping[str, Any]) -> str | None:
+    revision = config.get("revision_of_model")
+    return str(revision) if revision else None
 
 
 def _static(recipe: Rendered, machine: Machine, root: Path) -> list[Result]:
@@ -112,6 +144,7 @@ def _static(recipe: Rendered, machine: Machine, root: Path) -> list[Result]:
     if not recipe.config.get("base_model"):
         results.append(problem("model", "base_model is missing"))
     else:
+        results += check_base(recipe.config, root)
         try:
             index = base_index(recipe, root)
         except ScanError as error:
@@ -123,6 +156,29 @@ def _static(recipe: Rendered, machine: Machine, root: Path) -> list[Result]:
     return results
 
 
+def check_base(config: Mapping[str, Any], root: Path) -> list[Result]:
+    """Check that a base model that is meant as a folder is one.
+
+    axolotl would ask the Hub for it, where anybody may own that name.
+
+    Args:
+        config: the recipe's keys.
+        root: where a relative folder starts.
+    """
+    base = str(config["base_model"])
+    parts = PurePosixPath(base).parts
+    folder = base.startswith((".", "/", "~")) or len(parts) > 2 or parts[0] in _OUR_FOLDERS
+    if not folder or (root / base).exists():
+        return []
+    hint = "give its folder: --base-model DIR"
+    if base == _EXPORTED:
+        hint = f"kidrails engine --export {base}"
+    elif parts[0] == "outputs" and parts[-1] in recipe_names():
+        hint = f"it is what another recipe makes: kidrails train {parts[-1]}"
+    text = f"base_model: there is no folder {root / base}, and the Hub would be asked for that name"
+    return [problem("model", text, hint)]
+
+
 def check_wrapping(config: Mapping[str, Any], root: Path) -> list[Result]:
     """Check that FSDP cuts the model at a layer that it has.
 
@@ -132,8 +188,9 @@ def check_wrapping(config: Mapping[str, Any], root: Path) -> list[Result]:
     """
     fsdp = config.get("fsdp_config")
     named = fsdp.get("transformer_layer_cls_to_wrap") if isinstance(fsdp, Mapping) else None
-    file = root / str(config.get("base_model", "")) / "config.json"
-    if not named or not file.is_file():
+    folder = base_folder(config, root) if named else None
+    file = folder / "config.json" if folder else None
+    if file is None or not file.is_file():
         return []
     try:
         architecture = str(json.loads(file.read_text(encoding="utf-8"))["architectures"][0])
@@ -155,8 +212,9 @@ def check_wrapping(config: Mapping[str, Any], root: Path) -> list[Result]:
 
 
 def _job(recipe: Rendered, machine: Machine, root: Path, *, data: bool) -> dict[str, Any]:
-    folder = root / str(recipe.config.get("base_model", ""))
-    tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model"))
+    folder = base_folder(recipe.config, root)
+    names = ("tokenizer.json", "tokenizer.model")
+    tokenizer = folder is not None and any((folder / name).is_file() for name in names)
     return {
         "config": dict(recipe.config),
         "capabilities": capabilities(machine.kind, machine.gpus),

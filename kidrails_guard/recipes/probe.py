@@ -158,7 +158,9 @@ def check_tokens(tokenizer: Any, config: dict[str, Any]) -> dict[str, Any]:
     """
     from transformers import AutoTokenizer
 
-    original = AutoTokenizer.from_pretrained(config["base_model"])
+    original = AutoTokenizer.from_pretrained(
+        config["base_model"], revision=config.get("revision_of_model") or "main"
+    )
     vocabulary = original.get_vocab()
     wanted = {k: v for k, v in (config.get("special_tokens") or {}).items() if isinstance(v, str)}
     return {

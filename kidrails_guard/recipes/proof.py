@@ -14,6 +14,7 @@ import numpy as np
 
 from kidrails_guard.errors import RecipeError, ScanError
 from kidrails_guard.spectrum.checkpoint import ModelIndex, TensorInfo, read_header, read_index
+from kidrails_guard.spectrum.hub_cache import cached_folder
 
 _CHUNK: Final = 1 << 22
 _FLOATS: Final[dict[str, str]] = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8"}
@@ -148,15 +149,12 @@ def base_checkpoint(
     folder = root / base_model
     if folder.is_dir():
         return read_index(folder)
-    try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-    except ImportError:
+    cached = cached_folder(base_model, revision=revision)
+    if cached is None:
         return None
     try:
-        cached = snapshot_download(base_model, revision=revision, local_files_only=True)
-        return replace(read_index(Path(cached)), model=base_model)
-    except (HFValidationError, LocalEntryNotFoundError, ScanError):
+        return replace(read_index(cached), model=base_model)
+    except ScanError:
         return None
 
 

@@ -67,9 +67,9 @@ def load_rendered(argument: str) -> Rendered:
         RecipeError: there is no such file or recipe, or the file is no map of keys.
     """
     path = Path(argument)
-    if not path.suffix:
-        shipped = content_path("recipes") / f"{argument}.yml"
-        path = shipped if shipped.is_file() else path
+    shipped = content_path("recipes") / f"{argument}.yml"
+    if not path.suffix and shipped.is_file():
+        path = shipped
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -84,7 +84,12 @@ def load_rendered(argument: str) -> Rendered:
         raise RecipeError(f"{path}: not YAML: {error}") from None
     if not isinstance(config, dict):
         raise RecipeError(f"{path}: a recipe is a map of keys, not {type(config).__name__}")
-    return Rendered(path, config, read_plan(text), config, {})
+    recipe = Rendered(path, config, read_plan(text), config, {})
+    deepspeed = config.get("deepspeed")
+    if path == shipped and isinstance(deepspeed, str) and not Path(deepspeed).is_file():
+        # Named from the repository's root; elsewhere it lies where it was installed.
+        recipe = recipe.override({"deepspeed": str(content_path(deepspeed))})
+    return recipe
 
 
 class StrictLoader(yaml.SafeLoader):

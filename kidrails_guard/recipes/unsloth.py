@@ -56,7 +56,8 @@ def render_unsloth(
         )
     about = _doc(textwrap.fill(" ".join(recipe.about.split()), _WIDTH))
     command = f"python {shlex.quote(file or script_file(recipe.name))}"
-    origin = spec or f"recipes/specs/{recipe.name}.yaml"
+    ships = f"recipes/specs/{recipe.name}.yaml" if file is None else "the recipe that ships"
+    origin = spec or ships
     arguments = _arguments(recipe, plan, selection_file)
     body = "\n".join(f"    {key}={_literal(value)}," for key, value in arguments.items())
     title, needs = _doc(" ".join(recipe.title.split())), _doc(recipe.hardware.needs)

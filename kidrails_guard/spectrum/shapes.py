@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from kidrails_guard.errors import ScanError
 from kidrails_guard.spectrum.checkpoint import ModelIndex, TensorInfo, name_order, read_index
+from kidrails_guard.spectrum.hub_cache import cached_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,10 +157,10 @@ def model_index(model: str | Path) -> ModelIndex:
     """Return a model's tensors from the nearest source that has them, without downloading.
 
     A local checkpoint's headers, else a local ``config.json``, else the sizes of a well-known
-    model.
+    model, else what the Hub's cache holds of it.
 
     Raises:
-        ScanError: none of the three is at hand.
+        ScanError: none of these is at hand.
     """
     folder = Path(model)
     if folder.is_dir():
@@ -178,8 +179,33 @@ def model_index(model: str | Path) -> ModelIndex:
         return read_index(folder)
     shape = KNOWN_MODELS.get(str(model))
     if shape is None:
+        cached = cached_index(str(model))
+        if cached is not None:
+            return cached
         raise ScanError(
-            f"the shapes of {str(model)!r} are not known; give a folder with its config.json or "
-            f"safetensors files, or one of: {', '.join(sorted(KNOWN_MODELS))}"
+            f"the shapes of {str(model)!r} are not known, and the Hub's cache has no files of it; "
+            "give a folder with its config.json or safetensors files, or one of: "
+            f"{', '.join(sorted(KNOWN_MODELS))}"
         )
     return index_from_shape(str(model), shape)
+
+
+def cached_index(model: str, *, revision: str | None = None) -> ModelIndex | None:
+    """Return the tensors of a model in the Hub's cache; None where it does not tell them.
+
+    Args:
+        model: an id on the Hub.
+        revision: branch, tag or commit; the main branch where None.
+    """
+    folder = cached_folder(model, revision=revision)
+    if folder is None:
+        return None
+    try:
+        return replace(read_index(folder), model=model)
+    except ScanError:  # of a part, such as tokenizer and config, the config may still tell
+        pass
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return index_from_config(model, config) if isinstance(config, dict) else None
+    except (OSError, ValueError, ScanError):
+        return None

@@ -96,6 +96,17 @@ def test_a_batch_is_in_order_and_loses_no_row(capsys, tmp_path: Path) -> None:
     assert "4 rows checked, 9 could not be read" in captured.err
 
 
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_an_id_that_json_does_not_have_is_not_given_back(capsys, monkeypatch, number: str) -> None:
+    line = f'{{"id": {number}, "text": "hello"}}\n{{"id": 1.5, "text": "hello"}}\n'
+    monkeypatch.setattr(sys, "stdin", io.StringIO(line))
+    assert main(["check", "--batch", "-"]) == 1
+    out = capsys.readouterr().out
+    bad, good = rows(out)
+    assert (bad["id"], bad["line"], good["id"]) == (None, 1, 1.5)
+    assert "no number that JSON has" in bad["error"]
+
+
 def test_a_reply_is_judged_part_by_part_as_the_proxy_does() -> None:
     class FirstSentence:
         """Minds a text that ends after its first sentence: a part that the whole hides."""

@@ -12,16 +12,18 @@ import httpx
 import pytest
 from eval_replies import guarded_by, reply, run
 
+from kidrails_guard.cli import main
 from kidrails_guard.errors import DataError
 from kidrails_guard.evals.cases import task_cases
 from kidrails_guard.evals.intervals import Estimate
 from kidrails_guard.evals.judging import ASPECTS, Judged, JudgeVerdict, aspect_means
-from kidrails_guard.evals.plain_words import percent
+from kidrails_guard.evals.plain_words import _ends, percent
 from kidrails_guard.evals.plots import _luminance, reading_plot, shade
-from kidrails_guard.evals.session import finish, stale
+from kidrails_guard.evals.session import finish, scored_before, stale
 from kidrails_guard.evals.store import RESULTS, Outcome, find_target, load_outcome
 from kidrails_guard.guard import Guard
 from kidrails_guard.policy import load_policy
+from kidrails_guard.types import Action
 
 POLICY = load_policy()
 CASES = [*task_cases("crisis", POLICY)[:12], *task_cases("over_refusal", POLICY)[:12]]
@@ -94,7 +96,29 @@ async def test_the_same_results_give_the_same_files(tmp_path: Path) -> None:
     assert load_outcome(out / RESULTS).summaries == load_outcome(out).summaries
     (out / "report.md").write_text("changed by hand")
     (out / "report.json").unlink()
-    assert {p.name for p in stale(load_outcome(out), out)} == {"report.md", "report.json"}
+    card = out / "model-card.md"
+    card.write_bytes(card.read_bytes().replace(b"\n", b"\r\n"))
+    (out / "report.html").write_bytes(b"\xff")
+    assert {p.name for p in stale(load_outcome(out), out)} == set(first) - {RESULTS}
+
+
+async def test_scores_of_earlier_rules_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = await outcome_of(tmp_path)
+    assert scored_before(outcome) == []
+    rows = list(outcome.results["guard off"])
+    score = rows[0].score
+    assert score is not None
+    old = replace(score, action=Action.REFUSE, words=score.words + 1)
+    results = {**outcome.results, "guard off": [replace(rows[0], score=old), *rows[1:]]}
+    finish(replace(outcome, results=results), tmp_path / "out")
+    for arguments in (["report", "--check"], ["report"], ["compare"]):
+        main(["eval", arguments[0], str(tmp_path / "out"), *arguments[1:]])
+        said = capsys.readouterr().err
+        assert "guard off: 1 of 24 scores are of earlier rules" in said
+        assert "action 1" in said
+        assert "guard on" not in said
 
 
 async def test_a_target_that_never_answered_does_not_keep_the_others_from_their_report(
@@ -181,3 +205,14 @@ async def test_what_judges_said_is_kept_so_that_their_figures_can_be_made_again(
     kept = load_outcome(tmp_path / "out")
     assert kept.verdicts == {"guard on": said}
     assert aspect_means(kept.verdicts["guard on"]) == kept.judged["guard on"]
+
+
+def test_an_interval_never_reads_as_certainty() -> None:
+    assert [_ends(0, 0.0038), _ends(0, 0.0001), _ends(0, 0.006)] == [
+        "0 to 0.4",
+        "0 to 0.1",
+        "0 to 1",
+    ]
+    assert [_ends(0.9962, 1), _ends(0.9999, 1), _ends(0.88, 0.98)] == [
+        "99.6 to 100", "99.9 to 100", "88 to 98",
+    ]  # fmt: skip

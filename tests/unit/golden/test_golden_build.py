@@ -15,6 +15,7 @@ from kidrails_guard.content import content_path
 from kidrails_guard.errors import DataError
 from kidrails_guard.files import sha256_file
 from kidrails_guard.golden.build import BuildOptions, build
+from kidrails_guard.golden.export import write_jsonl
 from kidrails_guard.golden.personas import sample_personas
 from kidrails_guard.golden.steps import Overlap, rule_split
 from kidrails_guard.golden.textform import fold
@@ -67,6 +68,25 @@ def test_the_same_input_gives_the_same_bytes(inputs: Path, built: Path, tmp_path
     for path in sorted(built.iterdir()):
         if path.name != "README.md":  # it names its folder
             assert sha256_file(path) == sha256_file(tmp_path / path.name), path.name
+
+
+def test_a_build_that_is_stopped_while_it_writes_leaves_no_manifest(
+    inputs: Path, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "data"
+    shutil.copytree(built, out)
+
+    def stopped(path: Path, rows: Any) -> int:
+        if path.name == "preference.jsonl":
+            raise KeyboardInterrupt
+        return write_jsonl(path, rows)
+
+    monkeypatch.setattr("kidrails_guard.golden.build.write_jsonl", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        build(options(inputs, out, seed=8, per_row=0, per_text=0, per_answer=0))
+    assert (out / "sft.jsonl").read_bytes() != (built / "sft.jsonl").read_bytes()
+    assert (out / "preference.jsonl").read_bytes() == (built / "preference.jsonl").read_bytes()
+    assert not (out / "manifest.json").exists()
 
 
 def test_another_seed_gives_other_wordings(inputs: Path, built: Path, tmp_path: Path) -> None:

@@ -208,3 +208,24 @@ def test_rows_that_somebody_reviews_are_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not overwritten"):
         write_review(out, imported([SEED], "upstream-seed"))
     assert out.read_text() == "edited by hand\n"
+
+
+def test_a_table_of_pandas_keeps_its_ages_and_one_odd_sign_loses_no_file(tmp_path: Path) -> None:
+    records = [
+        {"question": "why?", "actual_output": "So.", "age": 7.0, "topic": float("nan")},
+        {"question": float("nan"), "actual_output": "So.", "age": 7.0},
+        {"question": "a \ud83d b", "actual_output": "So \ud83d.", "age": 14.0, "topic": "\ud83d"},
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, records)))
+    out = tmp_path / "review.jsonl"
+    arguments = ["--out", str(out), "--source", "x", "--licence", "MIT"]
+    assert main(["data", "import", str(tmp_path / "rows.jsonl"), *arguments]) == 0
+    seven, older = map(json.loads, out.read_text(encoding="utf-8").splitlines())
+    assert (seven["age"], seven["band"], seven["extra"]) == (7, "7-9", {})
+    assert (older["age"], older["extra"]) == (None, {"age": "14.0", "topic": "?"})
+
+
+def test_the_ending_of_a_table_may_be_in_capitals(tmp_path: Path) -> None:
+    path = tmp_path / "ROWS.CSV"
+    path.write_text("question,actual_output\nwhy?,So.\n")
+    assert read_records(path) == [{"question": "why?", "actual_output": "So."}]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import yaml
 
 from kidrails_guard.cli import main
 from kidrails_guard.recipes.library import recipe_names
+from kidrails_guard.recipes.rendered import load_rendered
 
 
 def test_list_names_every_recipe(capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,3 +117,30 @@ def test_train_refuses_a_broken_recipe_before_anything_starts(
     assert main(["train", "kidrails-small", "--on", "cpu", "--set", "nonsense"]) == 2
     assert "KEY=VALUE" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_other_line_ends_are_another_file(tmp_path: Path) -> None:
+    out = tmp_path / "mine.yml"
+    assert main(["recipe", "render", "kidrails-lora", "-o", str(out)]) == 0
+    check = ["recipe", "render", "kidrails-lora", "-o", str(out), "--check"]
+    assert main(check) == 0
+    out.write_bytes(out.read_bytes().replace(b"\n", b"\r\n"))
+    assert main(check) == 1
+
+
+def test_away_from_the_checkout_every_file_that_is_named_is_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("kidrails-zero3", "kidrails-nodes"):
+        out = tmp_path / f"{name}.yml"
+        assert main(["recipe", "copy", name, str(out)]) == 0
+        capsys.readouterr()
+        assert main(["recipe", "show", name]) == 0
+        for text in (out.read_text(), capsys.readouterr().out):
+            named = re.findall(r"\S*recipes/\S+\.(?:yaml|yml|json)", text)
+            assert named
+            assert all(Path(file).is_file() for file in named), named
+    shipped = load_rendered("kidrails-zero3")
+    assert Path(shipped.config["deepspeed"]).is_file()
+    assert "yours to change" not in text

@@ -14,6 +14,7 @@ from kidrails_guard.recipes.findings import Level, Report, Result, listed
 from kidrails_guard.recipes.plan import Plan
 from kidrails_guard.recipes.preflight import (
     Machine,
+    check_base,
     check_wrapping,
     meant_machine,
     preflight,
@@ -303,6 +304,74 @@ def test_fsdp_cuts_at_a_layer_of_the_model(tmp_path: Path) -> None:
     for damaged in ("[]", '{"architectures": []}', "{"):
         written.write_text(damaged)
         assert check_wrapping(config, tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("base", "hint"),
+    [
+        ("outputs/kidrails", "kidrails train kidrails"),
+        ("build/models/smollm2-135m-instruct", "kidrails engine --export"),
+        ("./mine", "--base-model DIR"),
+        ("a/b/c", "--base-model DIR"),
+        ("owner/name", ""),
+        ("gpt2", ""),
+    ],
+)
+def test_a_folder_that_is_not_there_is_not_asked_of_the_hub(
+    tmp_path: Path, base: str, hint: str
+) -> None:
+    found = problems(check_base({"base_model": base}, tmp_path))
+    assert hint in found
+    assert bool(found) is bool(hint)
+    (tmp_path / base).mkdir(parents=True)
+    assert check_base({"base_model": base}, tmp_path) == []
+
+
+def test_a_base_in_the_hubs_cache_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    model = tmp_path / "hub" / "models--someone--some-qwen"
+    snapshot = model / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text("a" * 40)
+    sizes = {
+        "model_type": "qwen2",
+        "architectures": ["Qwen2ForCausalLM"],
+        "num_hidden_layers": 2,
+        "hidden_size": 8,
+        "intermediate_size": 16,
+        "num_attention_heads": 2,
+        "vocab_size": 10,
+    }
+    (snapshot / "config.json").write_text(json.dumps(sizes))
+    (snapshot / "tokenizer.json").write_text("{}")
+    (tmp_path / "d.jsonl").write_text(json.dumps(GOOD) + "\n")
+    asked: list[dict[str, Any]] = []
+
+    def ask(jobs: list[dict[str, Any]], **_: Any) -> list[dict[str, Any]]:
+        asked.extend(jobs)
+        return [answer() for _ in jobs]
+
+    monkeypatch.setattr("kidrails_guard.recipes.preflight.ask_axolotl", ask)
+    config = config_for("d.jsonl", base_model="someone/some-qwen") | {
+        "unfrozen_parameters": ["^model.layers.7.mlp.down_proj.weight$"],
+        "fsdp_config": {"transformer_layer_cls_to_wrap": "LlamaDecoderLayer"},
+    }
+    for revision, known in (("a" * 40, True), (None, True), ("other", False)):
+        keys = config | {"revision_of_model": revision}
+        recipe = Rendered(tmp_path / "r.yml", keys, None, {}, {})
+        found = preflight([recipe], machines=[Machine()], root=tmp_path, python=Path("python"))[
+            0
+        ].results
+        assert ("match nothing in someone/some-qwen" in problems([*found])) is known
+        assert ("Qwen2DecoderLayer" in problems([*found])) is known
+    good = config_for("d.jsonl", base_model="someone/some-qwen")
+    for base in ("someone/some-qwen", "someone/other"):
+        recipe = Rendered(tmp_path / "r.yml", good | {"base_model": base}, None, {}, {})
+        preflight([recipe], machines=[Machine()], root=tmp_path, python=Path("python"))
+    assert [job["local"] for job in asked[-2:]] == [True, False]
 
 
 # What axolotl answers

@@ -95,8 +95,24 @@ def test_a_broken_spec_is_an_error_that_names_the_file(tmp_path: Path, text: str
 def test_a_circle_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("extends: b\n")
     (tmp_path / "b.yaml").write_text("extends: a\n")
-    with pytest.raises(RecipeError, match="circle"):
+    with pytest.raises(RecipeError, match=r"circle: \S*a\.yaml -> \S*b\.yaml -> \S*a\.yaml"):
         load_spec(tmp_path / "a.yaml")
+    (tmp_path / "self.yaml").write_text("extends: self\n")
+    with pytest.raises(RecipeError, match=r"circle: \S*self\.yaml -> \S*self\.yaml"):
+        load_spec(tmp_path / "self.yaml")
+
+
+def test_a_spec_with_the_name_of_one_that_ships_extends_that_one(tmp_path: Path) -> None:
+    spec = tmp_path / "kidrails.yaml"
+    spec.write_text("extends: kidrails\ntraining:\n  epochs: 1\n")
+    assert load_spec(spec).training.epochs == 1
+
+
+@pytest.mark.parametrize("parent", ["5", "[kidrails]", "kidrails.yaml", "nobody"])
+def test_what_cannot_be_extended_says_what_can(tmp_path: Path, parent: str) -> None:
+    (tmp_path / "mine.yaml").write_text(f"extends: {parent}\n")
+    with pytest.raises(RecipeError, match=r"mine\.yaml: extends is .*kidrails-25"):
+        load_spec(tmp_path / "mine.yaml")
 
 
 def test_merging_replaces_lists_and_removes_nulls() -> None:
