@@ -65,8 +65,10 @@ RESULT = ROOT / "benchmarks" / "results" / "guard_accuracy.json"
 BAND = AgeBand.MIDDLE
 SCENES = "scenes"
 """The file of whole scenes in ``data/held_out``: messages and replies, risky ones and harmless."""
-PLAIN = "ordinary"
-"""The file of ordinary talk in ``data/held_out``: everything in it should pass."""
+PLAIN = ("ordinary", "small_talk")
+"""The files of ordinary talk in ``data/held_out``: everything in them should pass."""
+DISCLOSURES = "disclosures"
+"""The file of children in danger in ``data/held_out``: all should get the crisis answer."""
 DISGUISES: tuple[Callable[[str], Sequence[Any]], ...] = (
     casefold_fuzz.leet_variants,
     casefold_fuzz.homoglyph_variants,
@@ -228,8 +230,8 @@ def main() -> int:
     checks = load_checks(policy)
     guard = Guard(policy, checks=checks)
     own = held_out(args.limit)
-    sets = {PLAIN: [row for row in own if row.source == PLAIN]}
-    own = [row for row in own if row.source != PLAIN]
+    sets = {name: [row for row in own if row.source == name] for name in PLAIN}
+    own = [row for row in own if row.source not in PLAIN]
     if args.public.is_dir():
         sets |= public(args.public, args.limit)
     else:
@@ -245,6 +247,7 @@ def main() -> int:
             ("golden messages", "golden"),
             ("minimal pairs", "pairs"),
             ("scenes", SCENES),
+            ("disclosures", DISCLOSURES),
         )
     }
     table = {kind: {"KidRails": figures(found)} for kind, found in kinds.items()}
@@ -268,7 +271,8 @@ def main() -> int:
             name: share([holds_back(row.text) for row in tqdm(rows, disable=None, leave=False)])
             for name, rows in sets.items()
         }
-    parts = ablation(policy, checks, [row for row in own if row.source != SCENES])
+    known = [row for row in own if row.source in {"golden", "pairs"}]
+    parts = ablation(policy, checks, known)
     hazards = {
         hazard: {name: asdict(rate) for name, rate in rates.items() if rate.n}
         for hazard, rates in by_hazard(whole).items()

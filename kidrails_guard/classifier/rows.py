@@ -27,6 +27,9 @@ DEV_DIGITS: Final = "01"
 """The same for the hand-written messages: one in eight chooses epochs and thresholds."""
 PAIR_DIGITS: Final = "01234567"
 """Half of the minimal pairs are never trained on."""
+GOLDEN_WEIGHT: Final = 2.0
+"""How much a training step minds a golden row: there is one to a hundred hand-written messages, and
+each was reviewed for the very answer that it deserves."""
 HELD_OUT: Final = "held_out"
 """The folder of files that no training run sees."""
 
@@ -173,6 +176,7 @@ def _golden(row: dict[str, Any]) -> Iterator[LabelledText]:
         case=row.get("case", golden_case(hazard, row["action"])),
         split=split,
         source="golden",
+        weight=GOLDEN_WEIGHT,
     )
     yield asked
     turns = (*before, Turn("user", message))
