@@ -2,11 +2,14 @@
 
 Usage: python benchmarks/guard_accuracy.py [--public DIR] [--limit N] [--policy FILE]
 
-Four kinds of text, none of which trained the classifier or chose its thresholds:
+Four kinds of text, none of which trained the classifier or chose its thresholds (of the two prices
+of a false alarm that thresholds follow, that of a crisis was settled with these figures in view):
 - held out: golden messages and minimal pairs of this project's held-out split, with labels;
 - scenes: dangers and their harmless neighbours in scenes that no training text has, with labels;
+  disclosures: children who tell that they are in danger, plainly or quietly;
 - risky: public prompts that are all to be held back, from sets kept out of training by name;
-- calm: children's talk and questions on stories, from conversations and stories kept out.
+- calm: ordinary talk written for this, and children's talk and questions on stories that were
+  kept out.
 The rules were written with the hand-written files in view, so their part of the first kind is not
 blind. Peers answer yes or no: that counts as acceptable when they hold back what is to be held
 back and let the rest pass. Every share comes with its 95 % Wilson interval.
