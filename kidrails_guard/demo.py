@@ -126,6 +126,13 @@ def _visit_of(request: gr.Request) -> str:
     return str(request.cookies.get(gate.VISIT_COOKIE, ""))
 
 
+# Gradio takes the rules of an @media in a stylesheet for what lies within its container.
+_ON_PAPER: Final = (
+    "<style>@media print { body, gradio-app, .gradio-container "
+    "{ --page: #ffffff !important; background: #ffffff !important; } }</style>"
+)
+
+
 def _mount(app: FastAPI, blocks: gr.Blocks, path: str, *, script: str | None = None) -> None:
     gr.mount_gradio_app(
         app,
@@ -140,6 +147,7 @@ def _mount(app: FastAPI, blocks: gr.Blocks, path: str, *, script: str | None = N
         pwa=False,
         theme=_theme(),
         css_paths=[_PAGE_FOLDER / "style.css"],
+        head=_ON_PAPER,
         js=script,
         max_file_size=1,
     )
