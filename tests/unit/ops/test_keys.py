@@ -266,7 +266,7 @@ async def test_a_guard_that_loads_holds_nobody_up(
     assert main(["keys", "revoke", "stolen", "--file", str(file)]) == 0
     clock.now += 2
     caller = asyncio.create_task(tenants.authenticate(bearer(other)))
-    await asyncio.to_thread(loading.wait, 30)
+    assert await asyncio.to_thread(loading.wait, 30)
     clock.now += 2
     assert (await tenants.authenticate(bearer(other))).name == "other"
     with pytest.raises(Rejected) as caught:
@@ -275,8 +275,9 @@ async def test_a_guard_that_loads_holds_nobody_up(
     # Who asked first leaves; the keys are read nevertheless, once.
     caller.cancel()
     go_on.set()
-    while tenants.all()[-1].name != "german":
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(60):
+        while tenants.all()[-1].name != "german":
+            await asyncio.sleep(0.01)
     assert (await tenants.authenticate(bearer(german))).guard.policy.locale == "de"
     assert loaded == ["de"]
 
