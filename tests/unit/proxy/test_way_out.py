@@ -451,25 +451,29 @@ async def test_open_streams_end_kindly_when_the_server_stops() -> None:
     assert proxy.ledger.events[1].note == "shutdown"
 
 
+class Thinks(Scripted):
+    """Says nothing for long, headers included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.stopped = asyncio.Event(), asyncio.Event()
+
+    async def chat(self, body):
+        self.begun.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            self.stopped.set()
+
+    chat_stream = chat
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_who_still_waits_for_the_model_is_told_when_the_server_stops(stream: bool) -> None:
-    asked, stopped = asyncio.Event(), asyncio.Event()
-
-    class Thinks(Scripted):
-        """Says nothing for long, headers included."""
-
-        async def chat(self, body):
-            asked.set()
-            try:
-                await asyncio.sleep(60)
-            finally:
-                stopped.set()
-
-        chat_stream = chat
-
-    proxy = Proxied(Thinks(), settings={"shutdown_s": 0.05})
+    model = Thinks()
+    proxy = Proxied(model, settings={"shutdown_s": 0.05})
     asking = asyncio.create_task(proxy.chat("hello", stream=stream))
-    await asked.wait()
+    await model.begun.wait()
     proxy.app.state.service.drain()
     # Not `timeout`, which cancels the request, and that is answered alike.
     done, _ = await asyncio.wait({asking}, timeout=10)
@@ -478,7 +482,7 @@ async def test_who_still_waits_for_the_model_is_told_when_the_server_stops(strea
     assert response.status_code == 503
     assert problem(response)["code"] == "shutting_down"
     assert response.headers["retry-after"] == "1"
-    assert stopped.is_set()
+    assert model.stopped.is_set()
     assert proxy.ledger.requests == [("chat", 503)]
     assert proxy.ledger.failures == []
 
@@ -561,21 +565,8 @@ async def test_a_reply_that_nobody_reads_is_recorded_when_the_server_stops() -> 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_caller_who_gives_up_waiting_closes_the_upstream(stream: bool) -> None:
-    asked, stopped = asyncio.Event(), asyncio.Event()
-
-    class Thinks(Scripted):
-        """Says nothing for long, headers included."""
-
-        async def chat(self, body):
-            asked.set()
-            try:
-                await asyncio.sleep(60)
-            finally:
-                stopped.set()
-
-        chat_stream = chat
-
-    proxy = Proxied(Thinks())
+    model = Thinks()
+    proxy = Proxied(model)
     body = json.dumps({"model": "m", "stream": stream, "messages": [
         {"role": "user", "content": "hi"}]}).encode()  # fmt: skip
     incoming = [{"type": "http.request", "body": body, "more_body": False}]
@@ -583,7 +574,7 @@ async def test_a_caller_who_gives_up_waiting_closes_the_upstream(stream: bool) -
     async def receive():
         if incoming:
             return incoming.pop()
-        await asked.wait()
+        await model.begun.wait()
         return {"type": "http.disconnect"}
 
     sent = []
@@ -597,7 +588,7 @@ async def test_a_caller_who_gives_up_waiting_closes_the_upstream(stream: bool) -
     }  # fmt: skip
     async with asyncio.timeout(10):
         await proxy.app(scope, receive, send)
-    assert stopped.is_set()
+    assert model.stopped.is_set()
     assert proxy.ledger.requests == [("chat", 499)]
     assert [event.text for event in proxy.ledger.events] == ["hi"]
     assert proxy.ledger.failures == []
