@@ -127,10 +127,15 @@ def _visit_of(request: gr.Request) -> str:
 
 
 # Gradio takes the rules of an @media in a stylesheet for what lies within its container.
-_ON_PAPER: Final = (
-    "<style>@media print { body, gradio-app, .gradio-container "
-    "{ --page: #ffffff !important; background: #ffffff !important; } }</style>"
-)
+_ON_PAPER: Final = """<style>@media print {
+  body, gradio-app, .gradio-container {
+    --page: #ffffff !important; background: #ffffff !important;
+  }
+  main.contain > .column:is(:has(#talk), :has(#tabs)) {
+    height: auto !important; max-width: none !important; padding: 0 !important;
+    overflow: visible !important;
+  }
+}</style>"""
 
 
 def _mount(app: FastAPI, blocks: gr.Blocks, path: str, *, script: str | None = None) -> None:

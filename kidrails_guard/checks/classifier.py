@@ -49,13 +49,13 @@ CASE_AT: Final = 0.5
 """A case is named when it is likelier than not; else the hazard's general action holds."""
 
 ASKS: Final = "asks_personal_data"
-ASKS_AT: Final = 0.9
+ASKS_AT: Final = 0.96
 """A reply this surely about personal data counts as conduct: it asks for them.
 
 What the model sees has no place in the text, so masking alone would pass such a reply unchanged.
 Good replies speak of names and streets too ("cover the name of your school"), hence a threshold of
-its own: of the replies in ``data`` that no training run sees the good ones stay below it, and half
-of those labelled with it lie above (``tests/contract/test_classifier_onnx.py``).
+its own: of the replies in ``data`` that no training run sees the good ones stay below it, and
+nearly half of those labelled with it lie above (``tests/contract/test_classifier_onnx.py``).
 """
 
 EXPLAINS: Final = {
