@@ -122,7 +122,9 @@ def _flags(text: str) -> list[str]:
         raise UsageError(f"--guard-args {text!r}: {error}") from None
     ours = {"--upstream", "--host", "--port", "--keys", "--audit", "--policy", "--band"}
     for flag in flags:
-        if flag.partition("=")[0] in ours:
+        name = flag.partition("=")[0]
+        # Also shortened: `kidrails serve` takes --hos for --host.
+        if len(name) > 2 and any(own.startswith(name) for own in ours):
             raise UsageError(f"--guard-args: {flag} is set by `kidrails up` itself")
     return flags
 

@@ -187,6 +187,7 @@ def test_what_is_wrong_is_said_before_anything_starts(
             (["--upstream", "http://localhost:1/v1", "--model", "x"], "leave out --model"),
             (["--upstream", "notaurl"], "is neither an http(s) URL"),
             (["--guard-args", "--keys other"], "set by `kidrails up`"),
+            (["--guard-args", "--hos 0.0.0.0"], "set by `kidrails up`"),
             (["--port", "99999"], "1 to 65535"),
         ):
             assert main(["up", *arguments]) == 2, arguments
