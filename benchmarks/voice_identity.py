@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx
 
-from kidrails_guard.commands.up import _SAMPLING, _SAMPLING_BARE
+from kidrails_guard.commands.up_parts import _SAMPLING, _SAMPLING_BARE
 from kidrails_guard.engine.launch import EngineOptions, plan_engine
 from kidrails_guard.engine.process import EngineProcess
 from kidrails_guard.files import dump_json

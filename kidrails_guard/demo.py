@@ -38,6 +38,9 @@ from kidrails_guard.policy import load_policy
 from kidrails_guard.types import AgeBand
 
 _PAGE_FOLDER: Final = Path(__file__).parent / "page"
+#: Between two looks of Gradio's queue for a question: its own pause on Windows. Elsewhere it looks
+#: a thousand times a second, which keeps an idle machine busy.
+_QUEUE_PAUSE_S: Final = 0.05
 _LOCAL_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
@@ -139,6 +142,9 @@ _ON_PAPER: Final = """<style>@media print {
 
 
 def _mount(app: FastAPI, blocks: gr.Blocks, path: str, *, script: str | None = None) -> None:
+    # No option of Gradio's sets it; its workers read it before every pause.
+    blocks._queue.sleep_when_free = _QUEUE_PAUSE_S
+    blocks._queue.progress_update_sleep_when_free = 2 * _QUEUE_PAUSE_S
     gr.mount_gradio_app(
         app,
         blocks,

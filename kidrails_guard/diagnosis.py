@@ -266,7 +266,7 @@ def _folder(find: Callable[[], Path]) -> tuple[str, str]:
 
 
 def _ports() -> Iterator[Item]:
-    from kidrails_guard.commands.up import ENGINE, GUARD, PAGE
+    from kidrails_guard.commands.up_parts import ENGINE, GUARD, PAGE
     from kidrails_guard.engine.ports import next_free_port, port_is_free
 
     for what, port in (("page", PAGE), ("guard", GUARD), ("model", ENGINE)):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Final
 
-from kidrails_guard.engine.base import Phase
+from kidrails_guard.engine.base import START_TIMEOUT_S, Phase
 from kidrails_guard.engine.process import ServerProcess
 from kidrails_guard.engine.supervisor import BackOff, EngineEvent, EventKind, Keeper
 from kidrails_guard.errors import KidRailsError
@@ -44,6 +44,7 @@ def kidrails_part(
     port: int,
     probe_path: str,
     environment: Mapping[str, str] | None = None,
+    start_timeout_s: float | None = None,
     on_event: Callable[[str, EngineEvent], None] | None = None,
     back_off: BackOff | None = None,
 ) -> Part:
@@ -58,6 +59,7 @@ def kidrails_part(
         probe_path: what answers 200 as soon as it is ready.
         environment: variables on top of this process's; keys go here, not into the arguments,
             which every user of the machine can read.
+        start_timeout_s: seconds after which a start counts as failed; the usual ones where None.
         on_event: told, with the name, when it died, failed or is back.
         back_off: the pauses between restarts.
     """
@@ -70,6 +72,7 @@ def kidrails_part(
             host=host,
             port=port,
             environment=environment,
+            start_timeout_s=start_timeout_s or START_TIMEOUT_S,
             probe_path=probe_path,
             echo=echo,
         )

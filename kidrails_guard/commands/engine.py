@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "string; a flag without a value: --vllm-args=--enable-lora",
     )
     parser.add_argument(
-        "--start-timeout", type=float, metavar="S", help="seconds to wait for the first answer"
+        "--start-timeout",
+        type=at_least(1.0),
+        metavar="S",
+        help="seconds to wait for the first answer, also after a restart",
     )
     parser.add_argument("--verbose", action="store_true", help="show what the server prints")
     parser.add_argument(
@@ -167,13 +171,15 @@ def _serve(args: argparse.Namespace) -> int:
     require_free_port(options.host, options.port)  # before a conversion that takes a minute
     with tensor_bar("converting the model") as progress:
         plan = plan_engine(options, progress=progress)
+    if args.start_timeout is not None:
+        plan = replace(plan, start_timeout_s=args.start_timeout)
     echo = sys.stderr if args.verbose else None
     engine = Supervisor(plan, on_event=_tell, echo=echo)
     # As Ctrl-C: the `finally` below stops the server whichever way we are asked to end.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         engine.start()
-        wait_ready(engine, timeout_s=args.start_timeout)
+        wait_ready(engine)
         if plan.host not in {"127.0.0.1", "localhost", "::1"}:
             _warn(
                 f"{plan.host} is reachable from other machines, and this port answers without the "

@@ -10,6 +10,8 @@ from typing import Any, Final, Protocol
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8000
+#: Longest time from a server's start to its first answer, where nobody chose another.
+START_TIMEOUT_S: Final = 120.0
 
 
 class Backend(StrEnum):
@@ -57,7 +59,7 @@ class EnginePlan:
     command: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
     leashed: bool = False
-    start_timeout_s: float = 120.0
+    start_timeout_s: float = START_TIMEOUT_S
     notes: tuple[str, ...] = ()
 
     @property

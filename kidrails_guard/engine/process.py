@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -17,7 +16,8 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-from kidrails_guard.engine.base import EnginePlan, Phase, Progress, url_host
+from kidrails_guard.engine.base import START_TIMEOUT_S, EnginePlan, Phase, Progress, url_host
+from kidrails_guard.engine.endings import describe_status, find_reason
 from kidrails_guard.engine.leash import LEASH
 from kidrails_guard.engine.ports import require_free_port
 from kidrails_guard.errors import EngineError
@@ -60,7 +60,7 @@ class ServerProcess:
     #: How messages call it.
     what = "the server"
     #: What a person can do about a start that takes too long.
-    advice = "where the machine is busy, try again when it is less so"
+    advice = "on a slow or busy machine, wait longer with --start-timeout"
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class ServerProcess:
         port: int,
         environment: Mapping[str, str] | None = None,
         leashed: bool = False,
-        start_timeout_s: float = 120.0,
+        start_timeout_s: float = START_TIMEOUT_S,
         probe_path: str = "/health",
         echo: Echo | None = None,
     ) -> None:
@@ -262,7 +262,7 @@ class EngineProcess(ServerProcess):
     """
 
     what = "the model server"
-    advice = "`kidrails engine` shows more with --verbose, and waits longer with --start-timeout"
+    advice = "wait longer with --start-timeout; `kidrails engine` shows more with --verbose"
 
     def __init__(self, plan: EnginePlan, *, echo: Echo | None = None) -> None:
         super().__init__(
@@ -316,42 +316,6 @@ class EngineProcess(ServerProcess):
                 "model server took the port; stop it or choose another with --port"
             )
         return Phase.READY
-
-
-def describe_status(status: int) -> str:
-    """Return a process's exit status in words.
-
-    >>> describe_status(-9), describe_status(137), describe_status(1)
-    ('killed by SIGKILL', 'killed by SIGKILL', 'exit status 1')
-    """
-    number = -status if status < 0 else status - 128
-    try:
-        return f"killed by {signal.Signals(number).name}"
-    except ValueError:
-        return f"exit status {status}"
-
-
-def find_reason(lines: deque[str] | list[str]) -> str:
-    """Return the line of a server's output that says best why it ended.
-
-    llama.cpp names the cause first and follows it with what failed in turn; a Python traceback
-    names it last.
-
-    Args:
-        lines: what the server printed, in order.
-    """
-    for pattern in (
-        r"\bE llama_model_load: error loading model: (.+)",
-        r"\bE [\w ]+?: (.+)",
-    ):
-        for line in lines:
-            if found := re.search(pattern, line):
-                return found[1].strip()
-    for line in reversed(lines):
-        if found := re.search(r"(?:^|\s)((?:\w+\.)*\w*(?:Error|Exception|Exit): .+)", line):
-            return found[1].strip()
-    last = [line for line in lines if line.strip()][-3:]
-    return " | ".join(last) if last else "it printed nothing"
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

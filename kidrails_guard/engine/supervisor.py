@@ -11,7 +11,8 @@ from enum import StrEnum
 from typing import TextIO
 
 from kidrails_guard.engine.base import EnginePlan, Progress
-from kidrails_guard.engine.process import EngineProcess, ServerProcess, describe_status
+from kidrails_guard.engine.endings import describe_status
+from kidrails_guard.engine.process import EngineProcess, ServerProcess
 from kidrails_guard.errors import EngineError
 
 

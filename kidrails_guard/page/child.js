@@ -50,11 +50,14 @@
   // "Tell a grown-up": shown at once; the note is sent beside it until it has arrived. Both outlive
   // the reload that ends a lost connection. A frame may have no storage.
   const kept = (() => { try { return window.sessionStorage; } catch { return null; } })();
+  const noteMs = 15000;
   let sending = false;
   const leaveNote = async (waitMs = 3000) => {
     sending = true;
     kept?.setItem("kidrails-note", "unsent");
-    const answer = await fetch("./tell", { method: "POST" }).catch(() => null);
+    // A connection that dies without a word would leave the child without one as well.
+    const signal = AbortSignal.timeout?.(noteMs);
+    const answer = await fetch("./tell", { method: "POST", signal }).catch(() => null);
     const noted = find("#noted");
     if (answer?.ok) {
       sending = false;
@@ -83,30 +86,57 @@
   if (kept?.getItem("kidrails-note")) leaveNote();
 
   // Gradio draws as it pleases, on a slow tablet late: what it draws is looked after when it is there.
+  // Only what has changed: in a long talk, all of it at every word would be most of the work.
+  const talkLog = "#talk [aria-live]:not([aria-live=off])";
+  const bubble = "#talk .message [aria-label]";
+  const hush = (log) => {
+    // Gradio announces every piece of a streamed answer; #live announces the whole one, once.
+    log.setAttribute("aria-live", "off");
+    log.setAttribute("aria-label", "Our talk");
+    log.setAttribute("tabindex", "0");
+  };
+  const name = (said) => {
+    // Gradio's names for the bubbles hold the words as they are sent: "5 &lt; 6".
+    const who = said.dataset.testid === "user" ? "You" : "KidRails";
+    const words = `${who}: ${said.textContent.trim()}`;
+    if (said.getAttribute("aria-label") !== words) said.setAttribute("aria-label", words);
+  };
   const label = () => {
     const live = find("#live:not([role])");
     live?.setAttribute("role", "status");
     live?.setAttribute("aria-live", "polite");
-    // Gradio announces every piece of a streamed answer; #live announces the whole one, once.
-    for (const log of document.querySelectorAll("#talk [aria-live]:not([aria-live=off])")) {
-      log.setAttribute("aria-live", "off");
-      log.setAttribute("aria-label", "Our talk");
-      log.setAttribute("tabindex", "0");
-    }
-    // Its names for the bubbles hold the words as they are sent: "5 &lt; 6".
-    for (const said of document.querySelectorAll("#talk .message [aria-label]")) {
-      const who = said.dataset.testid === "user" ? "You" : "KidRails";
-      const name = `${who}: ${said.textContent.trim()}`;
-      if (said.getAttribute("aria-label") !== name) said.setAttribute("aria-label", name);
-    }
     // What it shows as a toast for adults, said in words for a child.
     const lost = find("#lost");
     const words = find(".toast-wrap .toast-body") ? lost?.dataset.words : "";
     if (lost && lost.textContent !== words) lost.textContent = words;
   };
+  const look = (changes) => {
+    const [logs, said] = [new Set(), new Set()];
+    let elsewhere = false;
+    for (const { target, addedNodes } of changes) {
+      const at = target.nodeType === Node.ELEMENT_NODE ? target : target.parentElement;
+      if (!at?.isConnected) continue;
+      if (!at.closest("#talk")) elsewhere = true;
+      if (at.matches(talkLog)) logs.add(at);
+      const around = at.closest(bubble);
+      if (around) said.add(around);
+      for (const added of addedNodes) {
+        if (added.nodeType !== Node.ELEMENT_NODE) continue;
+        for (const [selector, found] of [[talkLog, logs], [bubble, said]]) {
+          if (added.matches(selector)) found.add(added);
+          for (const inner of added.querySelectorAll(selector)) found.add(inner);
+        }
+      }
+    }
+    logs.forEach(hush);
+    said.forEach(name);
+    if (elsewhere) label();
+  };
+  document.querySelectorAll(talkLog).forEach(hush);
+  document.querySelectorAll(bubble).forEach(name);
   label();
-  new MutationObserver(label).observe(document.body, {
+  new MutationObserver(look).observe(document.body, {
     childList: true, subtree: true, characterData: true,
-    attributes: true, attributeFilter: ["aria-live", "aria-label"],
+    attributes: true, attributeFilter: ["aria-live", "aria-label", "data-testid"],
   });
 }

@@ -23,7 +23,7 @@ pytest.importorskip("gradio", reason="the page's extra is not installed; run: ma
 
 from kidrails_guard.audit import read_events
 from kidrails_guard.cli import main
-from kidrails_guard.commands import up
+from kidrails_guard.commands import up, up_parts
 from kidrails_guard.errors import EngineError, UsageError
 
 START_S = 600
@@ -187,6 +187,7 @@ def test_what_is_wrong_is_said_before_anything_starts(
             (["--upstream", "http://localhost:1/v1", "--model", "x"], "leave out --model"),
             (["--upstream", "notaurl"], "is neither an http(s) URL"),
             (["--guard-args", "--keys other"], "set by `kidrails up`"),
+            (["--guard-args", "--hos 0.0.0.0"], "set by `kidrails up`"),
             (["--port", "99999"], "1 to 65535"),
         ):
             assert main(["up", *arguments]) == 2, arguments
@@ -235,7 +236,7 @@ def test_a_usual_port_in_use_is_said_and_the_next_one_taken(
     taken: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     used = {taken + 1}
-    port = up._port("--port", None, taken, "127.0.0.1", used)
+    port = up_parts._port("--port", None, taken, "127.0.0.1", used)
     assert port > taken + 1
     assert port in used
     said = capsys.readouterr().err
@@ -244,9 +245,9 @@ def test_a_usual_port_in_use_is_said_and_the_next_one_taken(
 
 def test_a_chosen_port_in_use_is_an_error_with_the_next_one(taken: int) -> None:
     with pytest.raises(EngineError, match=rf"port {taken} .* in use .* --port \d+"):
-        up._port("--port", taken, 7860, "127.0.0.1", set())
+        up_parts._port("--port", taken, 7860, "127.0.0.1", set())
     with pytest.raises(UsageError, match="has this port already"):
-        up._port("--port", 4000, 7860, "127.0.0.1", {4000})
+        up_parts._port("--port", 4000, 7860, "127.0.0.1", {4000})
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,9 @@ import psutil
 import pytest
 
 from kidrails_guard.engine.base import EnginePlan, Phase
+from kidrails_guard.engine.endings import describe_status, find_reason
 from kidrails_guard.engine.ports import next_free_port, port_is_free, require_free_port
-from kidrails_guard.engine.process import EngineProcess, describe_status, find_reason
+from kidrails_guard.engine.process import EngineProcess
 from kidrails_guard.engine.supervisor import BackOff, EngineEvent, EventKind, Supervisor
 from kidrails_guard.errors import EngineError
 

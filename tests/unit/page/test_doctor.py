@@ -87,14 +87,14 @@ def test_a_missing_model_names_the_wheel(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_port_in_use_is_a_note_with_the_next_one() -> None:
-    from kidrails_guard.commands import up
+    from kidrails_guard.commands import up_parts
 
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(up, "PAGE", port)
+            patch.setattr(up_parts, "PAGE", port)
             found = item("port of the page")
     assert found.state == "note"
     assert f"{port} is in use" in found.detail

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -318,3 +320,26 @@ async def test_broken_settings_are_told_kindly_and_keep_no_note_back(tmp_path: P
             assert "--forget-pin" in answer.text
         assert (await client.post("/tell", content=b"")).status_code == 200
     assert [entry.kind for entry in read_inbox(tmp_path / "audit")] == ["tell_a_grown_up"]
+
+
+async def test_idle_pages_do_not_keep_the_machine_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def noted(seconds: float, *rest: Any) -> Any:
+        pauses.append(seconds)
+        return await sleep(seconds, *rest)
+
+    app = build_app(PageOptions("http://guard.test/v1", tmp_path / "audit", tmp_path))
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://localhost"
+    ) as client:
+        monkeypatch.setattr(asyncio, "sleep", noted)
+        answer = await client.get("/gradio_api/startup-events")
+        assert answer.status_code == 200, answer.text
+        await sleep(0.3)
+        monkeypatch.undo()
+    assert pauses
+    assert min(pauses) >= 0.05

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import signal
 import sys
 import threading
@@ -13,10 +14,11 @@ import psutil
 import pytest
 from page_server import free_port
 
+from kidrails_guard.commands import up, up_parts
 from kidrails_guard.engine.process import ServerProcess
 from kidrails_guard.engine.supervisor import BackOff, EngineEvent, EventKind, Keeper
 from kidrails_guard.errors import EngineError
-from kidrails_guard.supervisor import Interrupted, Part, Tree, ends_on_signals
+from kidrails_guard.supervisor import Interrupted, Part, Tree, ends_on_signals, kidrails_part
 
 SERVER = """
 import http.server, os, sys, time
@@ -186,3 +188,26 @@ def test_a_closed_terminal_ends_it_but_not_under_nohup(ignored: bool) -> None:
     finally:
         for number, old in zip(numbers, before, strict=True):
             signal.signal(number, old)
+
+
+def test_a_part_has_as_long_as_was_asked_for_at_every_start() -> None:
+    part = kidrails_part(
+        "the page", "demo", ["--port", "1"], host="127.0.0.1", port=1, probe_path="/ready",
+        start_timeout_s=700.0,
+    )  # fmt: skip
+    assert part.keeper._make()._start_timeout_s == 700.0
+
+
+def test_up_hands_the_limit_to_every_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KIDRAILS_CONFIG", str(tmp_path / "config"))
+    parser = argparse.ArgumentParser()
+    up.add_arguments(parser)
+    options = ["--start-timeout", "700", "--audit", str(tmp_path)]
+    for option in ("--port", "--guard-port", "--engine-port"):
+        options += [option, str(free_port())]
+    planned = up_parts.plan_parts(parser.parse_args(options), None, tmp_path)
+    assert [part.name for part in planned.parts] == ["the model", "the guard", "the page"]
+    assert {part.keeper._make()._start_timeout_s for part in planned.parts} == {700.0}
+    for wrong in ("0", "-5", "nan", "inf", "soon"):
+        with pytest.raises(SystemExit):
+            parser.parse_args(["--start-timeout", wrong])
