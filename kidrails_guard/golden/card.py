@@ -11,7 +11,7 @@ from typing import Final
 
 from kidrails_guard.content import content_path
 from kidrails_guard.errors import DataError
-from kidrails_guard.files import write_atomic
+from kidrails_guard.files import holds, write_atomic
 from kidrails_guard.golden.read import (
     MESSAGES,
     Placed,
@@ -165,11 +165,12 @@ def update_card(path: Path | None = None, *, check: bool = False) -> bool:
         check: change nothing.
     """
     file = path or content_path(CARD)
-    old = file.read_text(encoding="utf-8")
-    new = render(old, blocks())
-    if new != old and not check:
+    # Read with any line ends, compared with the bytes: a card with other ones is not what we write.
+    new = render(file.read_text(encoding="utf-8"), blocks())
+    same = holds(file, new)
+    if not same and not check:
         write_atomic(file, new)
-    return new != old
+    return not same
 
 
 HUB_CARD: Final = """\
