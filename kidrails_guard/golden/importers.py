@@ -23,6 +23,7 @@ from kidrails_guard.golden.replies import CANNED, form_problems
 from kidrails_guard.golden.schema import Provenance, ReviewRow, Turn
 from kidrails_guard.golden.textform import normalise
 from kidrails_guard.types import AgeBand
+from kidrails_guard.units import clean_surrogates
 
 Format = Literal["upstream-seed", "columns", "sharegpt", "messages"]
 FORMATS: Final[tuple[Format, ...]] = ("upstream-seed", "columns", "sharegpt", "messages")
@@ -231,7 +232,7 @@ def _turns(value: Any, speaker: str, text: str) -> _Raw:
         role = _SPEAKERS.get(str(turn.get(speaker)).lower())
         if role is None:
             raise _Skip("an unknown speaker")
-        turns.append((role, turn[text]))
+        turns.append((role, _text(turn[text])))
     system = " ".join(said for role, said in turns if role == "system")
     return _Raw([turn for turn in turns if turn[0] != "system"], system=system)
 
@@ -247,11 +248,11 @@ def _age(value: object) -> int | None:
 def _text(value: object) -> str:
     """Return a cell's text; nothing for what stands for no value, NaN among it.
 
-    Half a sign (JSON can hold one, a file cannot) becomes a question mark.
+    Half a sign (JSON can hold one, a file cannot) becomes U+FFFD.
     """
     if value is None or value != value:
         return ""
-    return str(value).encode("utf-8", "replace").decode("utf-8")
+    return clean_surrogates(str(value))
 
 
 def _review(

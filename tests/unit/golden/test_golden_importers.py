@@ -222,7 +222,18 @@ def test_a_table_of_pandas_keeps_its_ages_and_one_odd_sign_loses_no_file(tmp_pat
     assert main(["data", "import", str(tmp_path / "rows.jsonl"), *arguments]) == 0
     seven, older = map(json.loads, out.read_text(encoding="utf-8").splitlines())
     assert (seven["age"], seven["band"], seven["extra"]) == (7, "7-9", {})
-    assert (older["age"], older["extra"]) == (None, {"age": "14.0", "topic": "?"})
+    assert (older["age"], older["extra"]) == (None, {"age": "14.0", "topic": "\ufffd"})
+
+
+def test_half_a_sign_reads_alike_in_every_format() -> None:
+    said = ["wh\ud83dy?", "S\udc00o."]
+    share = [{"from": "human", "value": said[0]}, {"from": "gpt", "value": said[1]}]
+    for form, record in (
+        ("sharegpt", {"conversations": share}),
+        ("columns", dict(zip(("question", "actual_output"), said, strict=True))),
+    ):
+        (row,) = imported([record], form).rows
+        assert (row.message, row.reply) == ("wh\ufffdy?", "S\ufffdo.")
 
 
 def test_the_ending_of_a_table_may_be_in_capitals(tmp_path: Path) -> None:
