@@ -178,6 +178,17 @@ def _build(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(result.manifest, indent=2, ensure_ascii=False))
         return 0
+    public = result.manifest["trained_on_public_sets"]
+    for said in public:
+        print(f"{said['rows']:>7,} of {said['rows_read']:,} rows  public set {said['name']}")
+        for reason, count in said["left_out"].items():
+            print(f"{count:>7,} left out: {reason}")
+    if args.sources is not None and not public:
+        print(
+            f"--sources {args.sources}: holds no public set that may be trained on; what it should "
+            f"hold says: kidrails data fetch --from {args.sources}",
+            file=sys.stderr,
+        )
     for name, output in result.manifest["outputs"].items():
         print(f"{output['rows']:>7,} rows  {args.out / name}")
     print(f"manifest: {args.out / 'manifest.json'}")
