@@ -253,12 +253,20 @@ def finish(outcome: Outcome, out: Path) -> list[Path]:
     Returns:
         The files.
     """
-    files = [save_outcome(outcome, out)]
     # What is on disk is rounded: the report is made from it, so that it can be made again.
-    for name, text in render(load_outcome(out)).items():
+    return [save_outcome(outcome, out), *write_report(load_outcome(out), out)]
+
+
+def write_report(outcome: Outcome, out: Path) -> list[Path]:
+    """Write the report and the model card of results that stay as they are.
+
+    Returns:
+        The files.
+    """
+    files = render(outcome)
+    for name, text in files.items():
         write_atomic(out / name, text)
-        files.append(out / name)
-    return files
+    return [out / name for name in files]
 
 
 def stale(outcome: Outcome, folder: Path) -> list[Path]:

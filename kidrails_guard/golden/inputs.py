@@ -101,7 +101,7 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 LONGEST_PUBLIC: Final = 1_500
-"""Characters of a public set's text; longer ones (prompts of pages) are nothing that children say."""
+"""Characters of a public set's text; longer ones are pages of a prompt, which no child writes."""
 
 
 def public_rows(folder: Path | None) -> tuple[list[Row], list[Rejected], list[dict[str, Any]]]:
