@@ -42,6 +42,7 @@ from kidrails_guard.golden.make import Ledger, Maker, Progress
 from kidrails_guard.golden.personas import ages, sample_personas
 from kidrails_guard.golden.read import MESSAGES, golden_files
 from kidrails_guard.golden.rows import WRITTEN_HERE, Drop, Rejected, Row, Step
+from kidrails_guard.golden.splits import split_golden, split_texts
 from kidrails_guard.golden.steps import (
     Overlap,
     apart_from,
@@ -52,8 +53,6 @@ from kidrails_guard.golden.steps import (
     drop_copies,
     drop_near_copies,
     normalise_row,
-    split_golden,
-    split_texts,
 )
 from kidrails_guard.guard import Guard
 from kidrails_guard.types import Action, AgeBand, Hazard

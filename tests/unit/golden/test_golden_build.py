@@ -19,7 +19,8 @@ from kidrails_guard.golden.build import BuildOptions, build
 from kidrails_guard.golden.catalogue import Catalogue, Source
 from kidrails_guard.golden.export import write_jsonl
 from kidrails_guard.golden.personas import sample_personas
-from kidrails_guard.golden.steps import Overlap, rule_split
+from kidrails_guard.golden.splits import rule_split
+from kidrails_guard.golden.steps import Overlap
 from kidrails_guard.golden.textform import fold
 
 HAZARDS = ("K00", "K05", "K13", "K16")
