@@ -257,9 +257,9 @@ def _import(args: argparse.Namespace) -> int:
     from kidrails_guard.golden.importers import (
         guess_format,
         import_records,
-        read_records,
         write_review,
     )
+    from kidrails_guard.golden.records import read_records
 
     pairs = [part.partition("=") for part in args.map.split(",") if part]
     wrong = [part for part in pairs if not part[1]]

@@ -18,7 +18,7 @@ from kidrails_guard.content import content_path
 from kidrails_guard.errors import DataError
 from kidrails_guard.files import dump_json, sha256_file, write_atomic
 from kidrails_guard.golden.answers import answer_rows, asks
-from kidrails_guard.golden.card import hub_card
+from kidrails_guard.golden.card import hub_card, licences
 from kidrails_guard.golden.compose import OfflineTeacher
 from kidrails_guard.golden.export import (
     eval_rows,
@@ -191,6 +191,7 @@ def build(options: BuildOptions, *, progress: Progress = _silent) -> BuildResult
             describe_file(path) for path in (*golden_paths, *message_paths, *options.generated)
         ],
         "trained_on_public_sets": public_sets,
+        "licences": licences([*golden, *made, *answers, *texts, *made_texts]),
         "decontaminated_against": public_eval
         | {"eval.jsonl": sum(row.split == "eval" for row in golden)},
         "steps": ledger.steps,

@@ -319,6 +319,9 @@ def test_generated_rows_join_on_their_seeds_side(inputs: Path, tmp_path: Path) -
     joined = [row for row in read(tmp_path / "out" / "sft.jsonl") if row["id"] == "x-m0"]
     assert len(joined) == 1
     assert joined[0]["licence"] == "see the teacher's terms"
+    readme = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert readme.startswith("---\nlicense: other\n")
+    assert "see the teacher's terms (some model)" in readme
     path.write_text(json.dumps(record | {"seed": "g000000000000"}) + "\n")
     with pytest.raises(DataError, match="is no golden row"):
         build(options(inputs, tmp_path / "out2", generated=(path,)))
