@@ -230,6 +230,9 @@ def _compare(args: argparse.Namespace) -> int:
         )
     found = {(one, two): compare(before[one], after[two]) for one, two in pairs}
     basis = {(one, two): pairing(before[one], after[two]) + rules for one, two in pairs}
+    for folder, outcome in ((args.before, old), (args.after, new)):
+        if outcome.altered and folder is not None:
+            print(_altered(folder), file=sys.stderr)
     _say_old_scores(dict.fromkeys(scored_before(old) + scored_before(new)))
     if args.json:
         print(json.dumps([
@@ -252,20 +255,38 @@ def _say_old_scores(lines: Iterable[str]) -> None:
         )
 
 
+def _altered(folder: Path) -> str:
+    return (
+        f"{folder}: its results were changed after the run wrote them: their sum is not the one "
+        "that they and their report name; take the file from where it was kept, or run again"
+    )
+
+
 def _report(args: argparse.Namespace) -> int:
-    from kidrails_guard.evals.session import finish, scored_before, stale
+    from kidrails_guard.evals.session import scored_before, stale, write_report
     from kidrails_guard.evals.store import load_outcome
 
     outcome = load_outcome(args.folder)
+    if outcome.altered:
+        # A report of them would make them look like those of the run.
+        print(_altered(args.folder), file=sys.stdout if args.check else sys.stderr)
+        return 1
+    folder = args.folder.parent if args.folder.is_file() else args.folder
     _say_old_scores(scored_before(outcome))
     if args.check:
-        old = stale(outcome, args.folder)
+        old = stale(outcome, folder)
         for path in old:
-            print(f"{path}: not what its results give; run: kidrails eval report {args.folder}")
+            print(f"{path}: not what its results give; run: kidrails eval report {folder}")
+        if not outcome.summed:
+            print(
+                f"{folder}: results of an earlier version, without a sum: whether they are as the "
+                "run wrote them cannot be told",
+                file=sys.stderr,
+            )
         return 1 if old else 0
-    files = finish(outcome, args.folder)
+    files = write_report(outcome, folder)
     if args.json:
-        print((args.folder / "report.json").read_text(encoding="utf-8"))
+        print((folder / "report.json").read_text(encoding="utf-8"))
     else:
         print("\n".join(str(path) for path in files))
     return 0

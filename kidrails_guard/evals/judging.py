@@ -247,31 +247,6 @@ def missing(judged: Sequence[Judged]) -> int:
     return sum(v is None for j in judged for v in j.verdicts)
 
 
-def agreement(judged: Sequence[Judged]) -> float | None:
-    """Return Krippendorff's alpha (interval scale) over all aspects; None without two judges.
-
-    1 is perfect agreement, 0 is chance, below 0 is worse than chance.
-
-    Source: K. Krippendorff, "Content Analysis" (2004), chapter 11.
-    """
-    units = [
-        [float(v.scores[aspect]) for v in j.verdicts if v is not None]
-        for j in judged
-        for aspect in ASPECTS
-    ]
-    units = [unit for unit in units if len(unit) > 1]
-    values = [v for unit in units for v in unit]
-    n = len(values)
-    if n < 2:
-        return None
-    observed = (
-        sum(sum((a - b) ** 2 for a in unit for b in unit) / (len(unit) - 1) for unit in units) / n
-    )
-    total, squares = sum(values), sum(v * v for v in values)
-    expected = 2 * (n * squares - total * total) / (n * (n - 1))
-    return 1.0 if expected == 0 else 1 - observed / expected
-
-
 def parse_judge(text: str, *, api_key: str | None = None) -> Judge:
     """Return a judge from ``URL#MODEL``.
 

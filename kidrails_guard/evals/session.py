@@ -13,6 +13,7 @@ from typing import Final
 
 from kidrails_guard.cards import SMOLLM2, ModelFacts, model_card
 from kidrails_guard.errors import DataError
+from kidrails_guard.evals.agreement import agreement_text
 from kidrails_guard.evals.cases import TASKS, Case, digest, sample, task_cases, without_copies
 from kidrails_guard.evals.compare import Comparison, compare, paired
 from kidrails_guard.evals.contamination import unseen
@@ -20,7 +21,6 @@ from kidrails_guard.evals.intervals import Estimate
 from kidrails_guard.evals.judging import (
     Judge,
     Judged,
-    agreement,
     aspect_means,
     judge_all,
     missing,
@@ -210,10 +210,8 @@ def judge_note(
     names = ", ".join(judge.name for judge in judges)
     note = f"Judges: {names}. The median of their scores counts."
     for target, rows in verdicts.items():
-        alpha = agreement(rows)
         asked = len(rows) * len(judges)
-        shown = "not measured, one judge" if alpha is None else f"{alpha:.2f}"
-        note += f" {target}: Krippendorff's alpha {shown}; {missing(rows)} of {asked} verdicts"
+        note += f" {target}: {agreement_text(rows)}; {missing(rows)} of {asked} verdicts"
         note += " could not be read and are missing, not passed"
         tags = ", ".join(f"{tag} {count}" for tag, count in tag_counts(rows))
         note += f"; failures named: {tags or 'none'}."
@@ -255,12 +253,20 @@ def finish(outcome: Outcome, out: Path) -> list[Path]:
     Returns:
         The files.
     """
-    files = [save_outcome(outcome, out)]
     # What is on disk is rounded: the report is made from it, so that it can be made again.
-    for name, text in render(load_outcome(out)).items():
+    return [save_outcome(outcome, out), *write_report(load_outcome(out), out)]
+
+
+def write_report(outcome: Outcome, out: Path) -> list[Path]:
+    """Write the report and the model card of results that stay as they are.
+
+    Returns:
+        The files.
+    """
+    files = render(outcome)
+    for name, text in files.items():
         write_atomic(out / name, text)
-        files.append(out / name)
-    return files
+    return [out / name for name in files]
 
 
 def stale(outcome: Outcome, folder: Path) -> list[Path]:

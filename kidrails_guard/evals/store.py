@@ -17,10 +17,12 @@ from kidrails_guard.evals.judging import Judged, JudgeVerdict
 from kidrails_guard.evals.measures import Summary, summarise
 from kidrails_guard.evals.runner import Result
 from kidrails_guard.evals.scoring import Answer, Score
-from kidrails_guard.files import write_atomic
+from kidrails_guard.files import sha256_text, write_atomic
 from kidrails_guard.types import Action, AgeBand, Conversation, Hazard, Message, Severity
 
 RESULTS: Final = "results.json.gz"
+SUM: Final = "results"
+"""Where the sum of a run's results stands among its versions, and so in every report of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class Outcome:
         judge_note: who judged and how far they agree.
         verdicts: target to what its judges said, one row a reply, in the order of the note's names.
         limits: band to the highest grade of reading that its policy wants.
+        altered: what was read back is not what the run wrote.
     """
 
     results: Mapping[str, Sequence[Result]]
@@ -46,6 +49,12 @@ class Outcome:
     targets: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     limits: Mapping[str, float] = field(default_factory=dict)
     verdicts: Mapping[str, Sequence[Judged]] = field(default_factory=dict)
+    altered: bool = False
+
+    @property
+    def summed(self) -> bool:
+        """Whether the results hold their sum; those of earlier versions do not."""
+        return SUM in self.versions
 
     @property
     def summaries(self) -> dict[str, Summary]:
@@ -66,7 +75,7 @@ def save_outcome(outcome: Outcome, folder: Path) -> Path:
             key = f"{result.case.task}|{result.case.id}"
             cases.setdefault(key, _case_row(result.case))
             rows.setdefault(name, []).append({"case": key} | _answer_row(result))
-    value = {
+    value: dict[str, Any] = {
         "versions": dict(outcome.versions),
         "targets": {name: dict(facts) for name, facts in outcome.targets.items()},
         "notes": list(outcome.notes),
@@ -80,10 +89,19 @@ def save_outcome(outcome: Outcome, folder: Path) -> Path:
         value["verdicts"] = {
             name: [asdict(row) for row in judged] for name, judged in outcome.verdicts.items()
         }
+    value["versions"][SUM] = f"sha256 {_sum(value)}"
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     path = folder / RESULTS
     write_atomic(path, gzip.compress(text.encode("utf-8"), 9, mtime=0))
     return path
+
+
+def _sum(value: Mapping[str, Any]) -> str:
+    """Return a SHA-256 that names exactly these results, whatever sum stands among them."""
+    versions = {key: text for key, text in value["versions"].items() if key != SUM}
+    # Sorted and in ASCII, so that it is the same after a way through JSON.
+    whole = {**value, "versions": versions}
+    return sha256_text(json.dumps(whole, sort_keys=True, ensure_ascii=True, allow_nan=False))
 
 
 def _case_row(case: Case) -> dict[str, Any]:
@@ -124,6 +142,8 @@ def load_outcome(folder: Path) -> Outcome:
     path = folder if folder.is_file() else folder / RESULTS
     try:
         value = json.loads(gzip.decompress(path.read_bytes()))
+        said = value["versions"].get(SUM)
+        altered = said is not None and said != f"sha256 {_sum(value)}"
         cases = {key: _load_case(row) for key, row in value["cases"].items()}
         return Outcome(
             {
@@ -137,6 +157,7 @@ def load_outcome(folder: Path) -> Outcome:
             value["targets"],
             value["limits"],
             {t: [_load_judged(row) for row in v] for t, v in value.get("verdicts", {}).items()},
+            altered,
         )
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; run: kidrails eval run --out {folder}") from None

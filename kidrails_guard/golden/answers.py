@@ -16,7 +16,8 @@ from kidrails_guard.golden.make import Ledger
 from kidrails_guard.golden.paraphrase import tone_of
 from kidrails_guard.golden.replies import reply_problems
 from kidrails_guard.golden.rows import WRITTEN_HERE, Drop, Row, Step
-from kidrails_guard.golden.steps import apart_from, drop_near_copies, split_texts
+from kidrails_guard.golden.splits import split_texts
+from kidrails_guard.golden.steps import apart_from, drop_near_copies
 from kidrails_guard.golden.textform import fold
 from kidrails_guard.policy import Policy
 from kidrails_guard.types import AgeBand, Hazard, Stage

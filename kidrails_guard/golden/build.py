@@ -18,7 +18,7 @@ from kidrails_guard.content import content_path
 from kidrails_guard.errors import DataError
 from kidrails_guard.files import dump_json, sha256_file, write_atomic
 from kidrails_guard.golden.answers import answer_rows, asks
-from kidrails_guard.golden.card import hub_card
+from kidrails_guard.golden.card import hub_card, licences
 from kidrails_guard.golden.compose import OfflineTeacher
 from kidrails_guard.golden.export import (
     eval_rows,
@@ -32,23 +32,17 @@ from kidrails_guard.golden.gate import Depth, Gate, build_guard
 from kidrails_guard.golden.generated import generated_rows
 from kidrails_guard.golden.inputs import (
     add_evaluation_sets,
+    choosing,
+    count_public,
     describe_file,
     public_rows,
     read_inputs,
 )
 from kidrails_guard.golden.make import Ledger, Maker, Progress
 from kidrails_guard.golden.personas import ages, sample_personas
-from kidrails_guard.golden.read import (
-    MESSAGES,
-    golden_files,
-)
-from kidrails_guard.golden.rows import (
-    WRITTEN_HERE,
-    Drop,
-    Rejected,
-    Row,
-    Step,
-)
+from kidrails_guard.golden.read import MESSAGES, golden_files
+from kidrails_guard.golden.rows import WRITTEN_HERE, Drop, Rejected, Row, Step
+from kidrails_guard.golden.splits import split_golden, split_texts
 from kidrails_guard.golden.steps import (
     Overlap,
     apart_from,
@@ -59,8 +53,6 @@ from kidrails_guard.golden.steps import (
     drop_copies,
     drop_near_copies,
     normalise_row,
-    split_golden,
-    split_texts,
 )
 from kidrails_guard.guard import Guard
 from kidrails_guard.types import Action, AgeBand, Hazard
@@ -128,7 +120,9 @@ def build(options: BuildOptions, *, progress: Progress = _silent) -> BuildResult
     progress("read", 0)
     golden, texts = read_inputs(golden_paths, message_paths)
     _make_folder(options.out)
-    public, licences = public_rows(options.sources)
+    public, unfit, public_sets = public_rows(options.sources)
+    if public_sets:
+        ledger.note("public sets", [choosing(public, unfit)], unfit)
     clean: tuple[tuple[str, Step], ...] = (("normalise", normalise_row), ("validate", check_size))
     once: tuple[str, Step] = ("exact copies", drop_copies())
     golden = ledger.run("golden", golden, [*clean, once, ("near-copies", drop_near_copies())])
@@ -154,6 +148,7 @@ def build(options: BuildOptions, *, progress: Progress = _silent) -> BuildResult
     )
     texts, leaking = split_texts(texts, golden)
     ledger.lose("texts", "split", leaking, len(texts), Drop("near-copy of an evaluation row"))
+    count_public(public_sets, texts, ledger.rejected)
 
     personas = sample_personas(options.personas, seed=options.seed)
     teacher = OfflineTeacher(golden, seed=options.seed)
@@ -195,7 +190,8 @@ def build(options: BuildOptions, *, progress: Progress = _silent) -> BuildResult
         "inputs": [
             describe_file(path) for path in (*golden_paths, *message_paths, *options.generated)
         ],
-        "trained_on_public_sets": licences,
+        "trained_on_public_sets": public_sets,
+        "licences": licences([*golden, *made, *answers, *texts, *made_texts]),
         "decontaminated_against": public_eval
         | {"eval.jsonl": sum(row.split == "eval" for row in golden)},
         "steps": ledger.steps,

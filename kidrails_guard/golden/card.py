@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Final
 
 from kidrails_guard.content import content_path
 from kidrails_guard.errors import DataError
-from kidrails_guard.files import write_atomic
+from kidrails_guard.files import holds, write_atomic
 from kidrails_guard.golden.read import (
     MESSAGES,
     Placed,
@@ -21,6 +21,7 @@ from kidrails_guard.golden.read import (
     read_messages,
 )
 from kidrails_guard.golden.replies import CANNED, GROWN_UP_DUE, grade, names_grown_up
+from kidrails_guard.golden.rows import Row
 from kidrails_guard.golden.schema import GoldenQA, LabelledText
 from kidrails_guard.golden.sources import load_catalogue
 from kidrails_guard.types import Action, AgeBand, Hazard
@@ -165,16 +166,17 @@ def update_card(path: Path | None = None, *, check: bool = False) -> bool:
         check: change nothing.
     """
     file = path or content_path(CARD)
-    old = file.read_text(encoding="utf-8")
-    new = render(old, blocks())
-    if new != old and not check:
+    # Read with any line ends, compared with the bytes: a card with other ones is not what we write.
+    new = render(file.read_text(encoding="utf-8"), blocks())
+    same = holds(file, new)
+    if not same and not check:
         write_atomic(file, new)
-    return new != old
+    return not same
 
 
 HUB_CARD: Final = """\
 ---
-license: mit
+license: LICENSE
 language:
   - en
 pretty_name: KidRails training files
@@ -219,19 +221,27 @@ sft = load_dataset("FOLDER", "sft")
 """
 
 
+def licences(rows: Iterable[Row]) -> list[dict[str, str]]:
+    """Return every licence that holds for some row, with the source of those rows."""
+    found = sorted({(row.licence, row.source) for row in rows})
+    return [{"licence": licence, "source": source} for licence, source in found]
+
+
 def hub_card(manifest: dict[str, object], folder: str) -> str:
     """Return the card that lies beside the built files, so that the folder loads as a data set."""
     outputs = manifest["outputs"]
-    public = manifest["trained_on_public_sets"]
+    licences = manifest["licences"]
     assert isinstance(outputs, dict)
-    assert isinstance(public, list)
+    assert isinstance(licences, list)
     rows = [[f"`{name}`", f"{out['rows']:,}"] for name, out in outputs.items()]
-    licences = ["MIT (written for this project)"]
-    licences += [f"{item['licence']} ({item['name']})" for item in public]
+    # The Hub's name for several licences, or for one that it does not know, is "other".
+    only = {item["licence"] for item in licences} == {"MIT"}
+    said = [f"{item['licence']} ({item['source']})" for item in licences]
     text = HUB_CARD.replace("TABLE", table(["file", "rows"], rows))
     return (
         text.replace("VERSION", str(manifest["version"]))
         .replace("SEED", str(manifest["seed"]))
-        .replace("LICENCES", ", ".join(licences))
+        .replace("LICENCES", ", ".join(said))
+        .replace("LICENSE", "mit" if only else "other", 1)
         .replace("FOLDER", folder)
     )

@@ -6,8 +6,6 @@ one, and `kidrails data build` does not read it. Who wants it writes a golden ro
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,10 +17,12 @@ from pydantic import ValidationError
 
 from kidrails_guard.errors import DataError
 from kidrails_guard.files import write_atomic
+from kidrails_guard.golden.records import MORE
 from kidrails_guard.golden.replies import CANNED, form_problems
 from kidrails_guard.golden.schema import Provenance, ReviewRow, Turn
 from kidrails_guard.golden.textform import normalise
 from kidrails_guard.types import AgeBand
+from kidrails_guard.units import clean_surrogates
 
 Format = Literal["upstream-seed", "columns", "sharegpt", "messages"]
 FORMATS: Final[tuple[Format, ...]] = ("upstream-seed", "columns", "sharegpt", "messages")
@@ -87,38 +87,6 @@ def guess_format(records: Sequence[Mapping[str, Any]]) -> Format:
     )
 
 
-def read_records(path: Path) -> list[dict[str, Any]]:
-    """Read a JSON list, JSON lines or CSV file.
-
-    Raises:
-        DataError: the file is none of them.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as UTF-8 text ({type(error).__name__})") from None
-    if not text.strip():
-        raise DataError(f"{path}: is empty")
-    # Not `str.splitlines`: it also cuts at signs that stand within a text, such as U+2028.
-    lines = io.StringIO(text, newline="")
-    if path.suffix.lower() == ".csv":
-        try:
-            return list(csv.DictReader(lines))
-        except csv.Error as error:
-            raise DataError(f"{path}: is not CSV ({error})") from None
-    try:
-        if text.lstrip()[:1] == "[":
-            value = json.loads(text)
-        else:
-            value = [json.loads(line) for line in lines if line.strip()]
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: is neither JSON, JSON lines nor CSV ({error})") from None
-    odd = next((i for i, record in enumerate(value) if not isinstance(record, dict)), None)
-    if odd is not None:
-        raise DataError(f"{path}: record {odd + 1} is {type(value[odd]).__name__}, not an object")
-    return list(value)
-
-
 def import_records(
     records: Sequence[Mapping[str, Any]],
     *,
@@ -168,6 +136,8 @@ def import_records(
         raise DataError(f"--{detail['loc'][0]} {detail['input']!r}: {detail['msg']}") from None
     for record in records:
         try:
+            if MORE in record:
+                raise _Skip("more cells than the header has names: a comma outside quotes?")
             rows.append(_review(readers[form](record), claimed, provenance))
         except _Skip as reason:
             dropped[str(reason)] += 1
@@ -231,7 +201,7 @@ def _turns(value: Any, speaker: str, text: str) -> _Raw:
         role = _SPEAKERS.get(str(turn.get(speaker)).lower())
         if role is None:
             raise _Skip("an unknown speaker")
-        turns.append((role, turn[text]))
+        turns.append((role, _text(turn[text])))
     system = " ".join(said for role, said in turns if role == "system")
     return _Raw([turn for turn in turns if turn[0] != "system"], system=system)
 
@@ -247,11 +217,11 @@ def _age(value: object) -> int | None:
 def _text(value: object) -> str:
     """Return a cell's text; nothing for what stands for no value, NaN among it.
 
-    Half a sign (JSON can hold one, a file cannot) becomes a question mark.
+    Half a sign (JSON can hold one, a file cannot) becomes U+FFFD.
     """
     if value is None or value != value:
         return ""
-    return str(value).encode("utf-8", "replace").decode("utf-8")
+    return clean_surrogates(str(value))
 
 
 def _review(

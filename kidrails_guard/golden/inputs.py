@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from kidrails_guard.content import content_path
 from kidrails_guard.errors import DataError
@@ -18,10 +19,20 @@ from kidrails_guard.golden.read import (
     read_jsonl,
     read_messages,
 )
-from kidrails_guard.golden.rows import Row, from_golden, from_labelled
-from kidrails_guard.golden.sources import available, read_source, resolve
+from kidrails_guard.golden.rows import (
+    Drop,
+    Rejected,
+    Row,
+    StepCount,
+    from_golden,
+    from_labelled,
+)
+from kidrails_guard.golden.sources import SourceRow, available, read_source, resolve
 from kidrails_guard.golden.steps import Overlap
 from kidrails_guard.types import About, Hazard, Severity, Stage
+
+CHOOSE: Final = "choose"
+"""The step that looks which rows of public sets can be used."""
 
 
 def read_inputs(golden: Sequence[Path], messages: Sequence[Path]) -> tuple[list[Row], list[Row]]:
@@ -89,46 +100,90 @@ def _strings(value: Any) -> Iterator[str]:
             yield from _strings(inner)
 
 
-def public_rows(folder: Path | None) -> tuple[list[Row], list[dict[str, Any]]]:
-    """Return the rows of public sets that may be trained on, and what the manifest says of them."""
+LONGEST_PUBLIC: Final = 1_500
+"""Characters of a public set's text; longer ones are pages of a prompt, which no child writes."""
+
+
+def public_rows(folder: Path | None) -> tuple[list[Row], list[Rejected], list[dict[str, Any]]]:
+    """Return the rows of public sets that may be trained on.
+
+    Returns:
+        The rows; those that are left out, each with its reason; what the manifest says of each set.
+    """
     rows: list[Row] = []
+    rejected: list[Rejected] = []
     said: list[dict[str, Any]] = []
     if folder is None:
-        return rows, said
+        return rows, rejected, said
     for source in available(folder, use="train"):
         path = resolve(source.name, folder)
-        before = len(rows)
+        before = len(rows) + len(rejected)
         for found in read_source(source, path):
-            if not found.hazards or found.stage is None or len(found.text) > 1500:
-                continue
-            benign = found.hazards == (Hazard.BENIGN,)
-            rows.append(
-                Row(
-                    id=f"{source.name}:{found.id}",
-                    seed=f"{source.name}:{found.group or found.id}",
-                    kind="text",
-                    stage=found.stage,
-                    hazards=found.hazards,
-                    severity=Severity.NONE if benign else Severity.MODERATE,
-                    about=About.NONE,
-                    conversation=found.conversation,
-                    text=found.text,
-                    band=found.band,
-                    method="imported",
-                    source=source.name,
-                    licence=source.licence,
-                )
+            hazards = found.hazards or ()
+            row = Row(
+                id=f"{source.name}:{found.id}",
+                seed=f"{source.name}:{found.group or found.id}",
+                kind="text",
+                stage=found.stage or Stage.INPUT,
+                hazards=hazards,
+                severity=Severity.NONE if hazards == (Hazard.BENIGN,) else Severity.MODERATE,
+                about=About.NONE,
+                conversation=found.conversation,
+                text=found.text,
+                band=found.band,
+                method="imported",
+                source=source.name,
+                licence=source.licence,
+                place=source.file,
             )
+            drop = _unfit(found)
+            if drop is None:
+                rows.append(row)
+            else:
+                rejected.append(Rejected(row, CHOOSE, drop))
         said.append(
             {
                 "name": source.name,
                 "licence": source.licence,
                 "revision": source.revision,
                 "sha256": source.sha256,
-                "rows": len(rows) - before,
+                "rows_read": len(rows) + len(rejected) - before,
             }
         )
-    return rows, said
+    return rows, rejected, said
+
+
+def choosing(chosen: Sequence[Row], unfit: Sequence[Rejected]) -> StepCount:
+    """Return what choosing rows of public sets did, for the ledger."""
+    reasons = Counter(item.drop.reason for item in unfit)
+    return StepCount(CHOOSE, len(chosen) + len(unfit), len(chosen), dict(sorted(reasons.items())))
+
+
+def count_public(
+    said: Iterable[dict[str, Any]], texts: Sequence[Row], rejected: Sequence[Rejected]
+) -> None:
+    """Add to each set what became of its rows: ``rows`` came through, ``left_out`` says why not.
+
+    Args:
+        said: of each set, from `public_rows`.
+        texts: what came through all steps.
+        rejected: what did not, of all steps.
+    """
+    for item in said:
+        lost = Counter(r.drop.reason for r in rejected if r.row.source == item["name"])
+        item["rows"] = sum(row.source == item["name"] for row in texts)
+        item["left_out"] = dict(sorted(lost.items()))
+
+
+def _unfit(found: SourceRow) -> Drop | None:
+    """Return why a public set's row cannot train the guard; None where it can."""
+    if found.stage is None:
+        return Drop("a term, no sentence")
+    if not found.hazards:
+        return Drop("its label names no hazard", f"{found.label}/{found.category}")
+    if len(found.text) > LONGEST_PUBLIC:
+        return Drop("too long", f"{len(found.text):,} characters, accepted: {LONGEST_PUBLIC:,}")
+    return None
 
 
 def describe_file(path: Path) -> dict[str, Any]:

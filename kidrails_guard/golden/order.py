@@ -24,7 +24,7 @@ from kidrails_guard.golden.personas import Persona, balance, sample_personas
 from kidrails_guard.golden.prompting import Prompts
 from kidrails_guard.golden.read import golden_files, read_all, read_golden
 from kidrails_guard.golden.rows import Row, from_golden
-from kidrails_guard.golden.steps import split_golden
+from kidrails_guard.golden.splits import split_golden
 from kidrails_guard.golden.teachers import HttpTeacher, LiteLLMTeacher, ModelTeacher, Price
 from kidrails_guard.golden.upstream import read_upstream_pool
 from kidrails_guard.golden.wording import PARAPHRASE

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from kidrails_guard.golden.personas import Persona, Spelling, Style
+from kidrails_guard.golden.styles import QUESTION, STYLES, keep_case
 from kidrails_guard.golden.wording import Tone, Wording, load_wording, word_pattern
 from kidrails_guard.types import About, Hazard
 
@@ -48,17 +49,12 @@ def tone_of(message: str, hazards: Iterable[Hazard], about: About) -> Tone:
     """Return how a message sounds: what may be put before and after it."""
     if HEAVY & set(hazards):
         return "heavy"
-    if _QUESTION.match(message):
+    if QUESTION.match(message):
         return "question"
     return "command" if about is About.NONE or _COMMAND.match(message) else "statement"
 
 
 _WH: Final = re.compile(r"(?:why|how|what|where|who|which|when|whats|what's)\b", re.IGNORECASE)
-_QUESTION: Final = re.compile(
-    r"(?:why|how|what|where|who|which|when|whats|is|are|do|does|did|can|could|will|would|should|has|"
-    r"have|am|was|were|y|wat|wut|wot|wen|wy|duz|dose)\b",
-    re.IGNORECASE,
-)
 _COMMAND: Final = re.compile(
     r"(?:tell|say|write|make|give|let|lets|pretend|play|show|help|explain|draw|sing|do|forget|ignore|"
     r"be|act|translate|list|describe|answer|read|spell|teach|find|call|buy|order|rite|giv)\b",
@@ -78,13 +74,6 @@ _MARKS: Final[dict[Style, tuple[str, ...]]] = {
     "careful": (", ", ". ", "... "),
     "dictated": (" ",),  # nobody says a comma
 }
-
-
-def keep_case(old: str, new: str) -> str:
-    """Return ``new`` with the case of ``old``: all capitals, a first capital, or neither."""
-    if len(old) > 1 and old.isupper():
-        return new.upper()
-    return new[:1].upper() + new[1:] if old[:1].isupper() else new
 
 
 def swap_words(text: str, table: dict[str, str]) -> str:
@@ -226,7 +215,7 @@ class Paraphraser:
         if swapped:
             moves.append("phrase")
         moves.append(style)
-        return _STYLES[style](self.wording, spoken, rng)
+        return STYLES[style](self.wording, spoken, rng)
 
     def _around(
         self,
@@ -269,67 +258,3 @@ def _large(text: str) -> str:
 
 def _small(text: str) -> str:
     return text if re.match(r"I\b|[A-Z]{2}", text) else text[:1].lower() + text[1:]
-
-
-def _drop_marks(text: str) -> str:
-    return re.sub(r"\s{2,}", " ", re.sub(r"(?<=\w)'(?=\w)|[,;:!?\"]|\.(?!\d)", "", text)).strip()
-
-
-def _misspell(wording: Wording, text: str, level: str, share: float, rng: random.Random) -> str:
-    def spelled(match: re.Match[str]) -> str:
-        if rng.random() > share:
-            return match.group()
-        forms = wording.spelling[match.group().lower()][level]  # type: ignore[index]
-        return keep_case(match.group(), rng.choice(forms))
-
-    return wording.spelled[level].sub(spelled, text)  # type: ignore[index]
-
-
-def _lower(text: str) -> str:
-    """Return the text in lower case, except for words in capitals, which are meant."""
-    return re.sub(r"\b(?![A-Z]{3,}\b)\w+", lambda match: match.group().lower(), text)
-
-
-def _dictated(wording: Wording, text: str, rng: random.Random) -> str:
-    words = _drop_marks(text.lower())
-    return words if rng.random() < 0.6 else words.replace(" and ", " and um ", 1)
-
-
-def _early(wording: Wording, text: str, rng: random.Random) -> str:
-    return _drop_marks(_misspell(wording, text.lower(), "early", 0.65, rng))
-
-
-def _casual(wording: Wording, text: str, rng: random.Random) -> str:
-    out = _misspell(wording, _lower(text), "casual", 0.35, rng)
-    out = re.sub(r"(?<=\w)'(?=\w)", "", out)
-    return out.rstrip(".?! ") if rng.random() < 0.5 else out
-
-
-def _texting(wording: Wording, text: str, rng: random.Random) -> str:
-    out = _misspell(wording, _lower(text), "texting", 0.6, rng)
-    return re.sub(r"(?<=\w)'(?=\w)", "", out).rstrip(".?! ")
-
-
-def _careful(wording: Wording, text: str, rng: random.Random) -> str:
-    out = re.sub(r"\bi\b(?=[' ]|$)", "I", text.strip())
-    out = re.sub(r"(?:^|(?<=[.!?] ))[a-z]", lambda match: match.group().upper(), out)
-    if out[-1:] not in ".?!\"'":
-        out += "?" if _QUESTION.match(out) else "."
-    return out
-
-
-def _excited(wording: Wording, text: str, rng: random.Random) -> str:
-    out = _casual(wording, text, rng).rstrip(".?! ")
-    return out + rng.choice(
-        ["!!", "??", "!!!", "!"] if not _QUESTION.match(out) else ["??", "?!", "???"]
-    )
-
-
-_STYLES: Final[dict[str, Callable[[Wording, str, random.Random], str]]] = {
-    "dictated": _dictated,
-    "early": _early,
-    "casual": _casual,
-    "texting": _texting,
-    "careful": _careful,
-    "excited": _excited,
-}

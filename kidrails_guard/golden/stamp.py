@@ -15,7 +15,8 @@ from kidrails_guard.files import holds, write_atomic
 from kidrails_guard.golden.read import Placed, golden_files, read_all, read_golden
 from kidrails_guard.golden.rows import Row, from_golden
 from kidrails_guard.golden.schema import GoldenQA
-from kidrails_guard.golden.steps import check_labels, split_golden
+from kidrails_guard.golden.splits import split_golden
+from kidrails_guard.golden.steps import check_labels
 from kidrails_guard.policy import Policy, load_policy
 
 

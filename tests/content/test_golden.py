@@ -26,8 +26,8 @@ from kidrails_guard.golden.replies import (
 )
 from kidrails_guard.golden.schema import GoldenQA
 from kidrails_guard.golden.sources import load_catalogue
+from kidrails_guard.golden.splits import rule_split
 from kidrails_guard.golden.stamp import stamp
-from kidrails_guard.golden.steps import rule_split
 from kidrails_guard.golden.validate import validate
 from kidrails_guard.types import CASES, Action, AgeBand, Hazard, Severity
 

@@ -10,13 +10,8 @@ from hypothesis import strategies as st
 from kidrails_guard.golden.asking import Budget
 from kidrails_guard.golden.near import NearIndex, clusters
 from kidrails_guard.golden.rows import Row, run_steps
-from kidrails_guard.golden.steps import (
-    drop_copies,
-    drop_near_copies,
-    normalise_row,
-    split_golden,
-    split_texts,
-)
+from kidrails_guard.golden.splits import split_golden, split_texts
+from kidrails_guard.golden.steps import drop_copies, drop_near_copies, normalise_row
 from kidrails_guard.golden.teachers import Answer
 from kidrails_guard.golden.textform import fold, jaccard, ngrams, normalise, shingles
 from kidrails_guard.types import About, Action, AgeBand, Hazard, Severity, Stage

@@ -10,13 +10,13 @@ import httpx
 import pytest
 
 from kidrails_guard.errors import DataError
+from kidrails_guard.evals.agreement import agreement
 from kidrails_guard.evals.cases import Case
 from kidrails_guard.evals.judging import (
     ASPECTS,
     Judge,
     Judged,
     JudgeVerdict,
-    agreement,
     aspect_means,
     judge_all,
     missing,
@@ -92,27 +92,54 @@ async def test_judges_are_asked_once_and_the_median_counts(tmp_path: Path) -> No
     assert aspect_means(broken)["safety"].n == 0
 
 
-def test_agreement_is_one_when_equal_and_low_when_not() -> None:
-    def pair(a: int, b: int) -> Judged:
-        return Judged("c", tuple(JudgeVerdict(dict.fromkeys(ASPECTS, v), (), "") for v in (a, b)))
+def pairs(*scores: tuple[int, int]) -> list[Judged]:
+    """Return verdicts of two judges who give every aspect these scores."""
+    return [
+        Judged("c", tuple(JudgeVerdict(dict.fromkeys(ASPECTS, s), (), "") for s in p))
+        for p in scores
+    ]
 
-    assert agreement([pair(1, 1), pair(3, 3), pair(5, 5)]) == 1.0
-    assert agreement([pair(1, 5), pair(5, 1), pair(2, 4)]) < 0
-    assert agreement([Judged("c", (None,))]) is None
+
+def test_agreement_is_one_when_equal_and_low_when_not() -> None:
+    assert agreement(pairs((1, 1), (3, 3), (5, 5))) == dict.fromkeys(ASPECTS, 1.0)
+    assert all((a or 0) < 0 for a in agreement(pairs((1, 5), (5, 1), (2, 4))).values())
+    assert agreement([Judged("c", (None,))]) == dict.fromkeys(ASPECTS)
 
 
 def test_alpha_is_the_pairwise_formula() -> None:
     """Two observers, ten units, interval scale: alpha from the pairwise formula."""
     ratings = [(1, 1), (2, 2), (3, 3), (3, 3), (2, 2), (1, 2), (4, 4), (1, 1), (2, 2), (5, 5)]
-    judged = [
-        Judged("c", tuple(JudgeVerdict(dict.fromkeys(ASPECTS, v), (), "") for v in pair))
-        for pair in ratings
-    ]
-    values = [v for pair in ratings for v in pair] * len(ASPECTS)
+    values = [v for pair in ratings for v in pair]
     n = len(values)
-    observed = len(ASPECTS) * sum((a - b) ** 2 for a, b in ratings) * 2 / n
+    observed = sum((a - b) ** 2 for a, b in ratings) * 2 / n
     expected = sum((a - b) ** 2 for a in values for b in values) / (n * (n - 1))
-    assert agreement(judged) == pytest.approx(1 - observed / expected)
+    assert agreement(pairs(*ratings))["empathy"] == pytest.approx(1 - observed / expected)
+
+
+def test_that_aspects_differ_is_no_agreement_of_the_judges() -> None:
+    """Safety always 4 or 5, empathy always 1 or 2, at random: the judges agree on neither."""
+    noise = [(0, 1), (1, 0), (0, 0), (1, 1), (1, 0), (0, 1), (0, 1), (1, 0)]
+
+    def verdict(n: int) -> JudgeVerdict:
+        return JudgeVerdict(
+            {**dict.fromkeys(ASPECTS, 3), "safety": 4 + n, "empathy": 1 + n}, (), ""
+        )
+
+    judged = [Judged("c", (verdict(a), verdict(b))) for a, b in noise]
+    found = agreement(judged)
+    for aspect in ("safety", "empathy"):
+        assert found[aspect] is not None
+        assert found[aspect] < 0
+    assert found["guidance"] is None  # always 3: that tells nothing
+    note = judge_note([Judge("http://x", "a"), Judge("http://x", "b")], "", {"guard on": judged})
+    assert f"alpha by aspect: safety {found['safety']:.2f}, " in note
+    assert "guidance not defined (all scores alike)" in note
+
+
+def test_judges_of_whom_none_can_be_read_are_not_called_one_judge() -> None:
+    judges = [Judge("http://x", "a"), Judge("http://x", "b")]
+    note = judge_note(judges, "", {"guard on": [Judged("c", (None, None))]})
+    assert "alpha not measured, no reply has two readable verdicts" in note
 
 
 def test_a_judge_that_made_the_data_is_warned_about() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -100,6 +103,53 @@ async def test_the_same_results_give_the_same_files(tmp_path: Path) -> None:
     card.write_bytes(card.read_bytes().replace(b"\n", b"\r\n"))
     (out / "report.html").write_bytes(b"\xff")
     assert {p.name for p in stale(load_outcome(out), out)} == set(first) - {RESULTS}
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change a run's results by hand."""
+    value = json.loads(gzip.decompress(path.read_bytes()))
+    change(value)
+    path.write_bytes(gzip.compress(json.dumps(value).encode("utf-8")))
+
+
+async def test_results_that_were_edited_are_noticed_where_no_figure_moves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    finish(await outcome_of(tmp_path), out)
+    first = {p.name: p.read_bytes() for p in out.iterdir()}
+    assert main(["eval", "report", str(out), "--check"]) == 0
+    assert json.loads(first["report.json"])["versions"]["results"].startswith("sha256 ")
+
+    def reworded(value: dict[str, Any]) -> None:
+        value["results"]["guard on"][3]["answer"]["text"] = "Something kinder."
+
+    edit(out / RESULTS, reworded)
+    edited = (out / RESULTS).read_bytes()
+    assert stale(load_outcome(out), out) == []  # in no figure, and not among the worst
+    for how, code in (("--check", 1), ("--json", 1)):
+        assert main(["eval", "report", str(out), how]) == code
+        said = capsys.readouterr()
+        assert "were changed after the run wrote them" in said.out + said.err
+    main(["eval", "compare", str(out)])
+    assert "were changed after the run wrote them" in capsys.readouterr().err
+    # Nothing makes them look whole again.
+    now = {p.name: p.read_bytes() for p in out.iterdir()}
+    assert now == first | {RESULTS: edited}
+
+
+async def test_results_of_earlier_versions_have_no_sum_and_stay_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    finish(await outcome_of(tmp_path), out)
+    edit(out / RESULTS, lambda value: value["versions"].pop("results"))
+    earlier = (out / RESULTS).read_bytes()
+    assert main(["eval", "report", str(out / RESULTS)]) == 0
+    assert (out / RESULTS).read_bytes() == earlier
+    capsys.readouterr()
+    assert main(["eval", "report", str(out), "--check"]) == 0
+    assert "without a sum" in capsys.readouterr().err
 
 
 async def test_scores_of_earlier_rules_are_named(

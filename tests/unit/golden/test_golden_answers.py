@@ -14,7 +14,7 @@ from kidrails_guard.golden.make import Ledger
 from kidrails_guard.golden.replies import reply_problems
 from kidrails_guard.golden.rows import Row
 from kidrails_guard.golden.schema import Turn
-from kidrails_guard.golden.steps import rule_split, split_golden
+from kidrails_guard.golden.splits import rule_split, split_golden
 from kidrails_guard.policy import load_policy
 from kidrails_guard.types import About, Action, AgeBand, Hazard, Severity, Stage
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from kidrails_guard.content import content_path
 from kidrails_guard.errors import DataError
 from kidrails_guard.files import sha256_file
 from kidrails_guard.golden.build import BuildOptions, build
+from kidrails_guard.golden.catalogue import Catalogue, Source
 from kidrails_guard.golden.export import write_jsonl
 from kidrails_guard.golden.personas import sample_personas
-from kidrails_guard.golden.steps import Overlap, rule_split
+from kidrails_guard.golden.splits import rule_split
+from kidrails_guard.golden.steps import Overlap
 from kidrails_guard.golden.textform import fold
 
 HAZARDS = ("K00", "K05", "K13", "K16")
@@ -316,6 +319,9 @@ def test_generated_rows_join_on_their_seeds_side(inputs: Path, tmp_path: Path) -
     joined = [row for row in read(tmp_path / "out" / "sft.jsonl") if row["id"] == "x-m0"]
     assert len(joined) == 1
     assert joined[0]["licence"] == "see the teacher's terms"
+    readme = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert readme.startswith("---\nlicense: other\n")
+    assert "see the teacher's terms (some model)" in readme
     path.write_text(json.dumps(record | {"seed": "g000000000000"}) + "\n")
     with pytest.raises(DataError, match="is no golden row"):
         build(options(inputs, tmp_path / "out2", generated=(path,)))
@@ -327,6 +333,56 @@ def read_eval_id(inputs: Path, tmp_path: Path) -> dict[str, str]:
     build(options(inputs, tmp_path / "first", per_row=0, per_text=0))
     trained = {row["seed"] for row in read(tmp_path / "first" / "sft.jsonl")}
     return {"train": next(r["id"] for r in rows if r["band"] == "7-9" and r["id"] in trained)}
+
+
+def test_what_is_left_out_of_a_public_set_is_counted_and_said(
+    inputs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    texts = [
+        {"text": "why do whales sing so long", "role": "user", "label": "benign"},
+        {"text": "why do whales sing so long", "role": "user", "label": "benign"},
+        {"text": "something of another kind", "role": "user", "label": "harmful"},
+        {"text": "nobody has judged this one", "role": "user", "label": "odd"},
+        {"text": "term", "role": "term", "label": "benign"},
+        {"text": "word " * 400, "role": "user", "label": "benign"},
+    ]
+    folder = tmp_path / "sets"
+    folder.mkdir()
+    (folder / "small.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
+    source = Source.model_validate(
+        {
+            "name": "small", "title": "Small", "homepage": None, "licence": "MIT", "use": "train",
+            "layout": "kidrails", "file": "small.jsonl",
+            "sha256": sha256_file(folder / "small.jsonl"),
+            "hazards": {"benign": ["K00"], "harmful": []},
+        }
+    )  # fmt: skip
+    monkeypatch.setattr(
+        "kidrails_guard.golden.sources.load_catalogue", lambda: Catalogue(sources=(source,))
+    )
+    out = tmp_path / "out"
+    result = build(options(inputs, out, per_row=0, per_text=0, per_answer=0, sources=folder))
+    (said,) = result.manifest["trained_on_public_sets"]
+    lost = {
+        "a term, no sentence": 1, "exact copy": 1, "its label names no hazard": 2, "too long": 1,
+    }  # fmt: skip
+    assert (said["rows_read"], said["rows"], said["left_out"]) == (6, 1, lost)
+    steps = [step for step in result.manifest["steps"] if step["part"] == "public sets"]
+    assert [(step["rows_in"], step["rows_out"]) for step in steps] == [(6, 2)]
+    assert sum(row["place"] == "small.jsonl" for row in read(out / "rejected.jsonl")) == 5
+
+    found = [result]
+    monkeypatch.setattr("kidrails_guard.golden.build.build", lambda *_, **__: found[0])
+    assert main(["data", "build", "--out", str(out), "--sources", str(folder)]) == 0
+    printed = capsys.readouterr().out
+    assert "1 of 6 rows  public set small" in printed
+    assert "2 left out: its label names no hazard" in printed
+    found = [replace(result, manifest=result.manifest | {"trained_on_public_sets": []})]
+    assert main(["data", "build", "--out", str(out), "--sources", str(folder)]) == 0
+    assert "holds no public set that may be trained on" in capsys.readouterr().err
 
 
 def test_public_sets_enter_only_when_asked_for_and_are_named(

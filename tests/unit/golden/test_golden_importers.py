@@ -14,10 +14,10 @@ from kidrails_guard.golden.importers import (
     Imported,
     guess_format,
     import_records,
-    read_records,
     write_review,
 )
 from kidrails_guard.golden.read import Problem, read_golden
+from kidrails_guard.golden.records import read_records
 
 
 def imported(records: list[dict[str, Any]], form: Any, **options: Any) -> Imported:
@@ -222,7 +222,40 @@ def test_a_table_of_pandas_keeps_its_ages_and_one_odd_sign_loses_no_file(tmp_pat
     assert main(["data", "import", str(tmp_path / "rows.jsonl"), *arguments]) == 0
     seven, older = map(json.loads, out.read_text(encoding="utf-8").splitlines())
     assert (seven["age"], seven["band"], seven["extra"]) == (7, "7-9", {})
-    assert (older["age"], older["extra"]) == (None, {"age": "14.0", "topic": "?"})
+    assert (older["age"], older["extra"]) == (None, {"age": "14.0", "topic": "\ufffd"})
+
+
+def test_half_a_sign_reads_alike_in_every_format() -> None:
+    said = ["wh\ud83dy?", "S\udc00o."]
+    share = [{"from": "human", "value": said[0]}, {"from": "gpt", "value": said[1]}]
+    for form, record in (
+        ("sharegpt", {"conversations": share}),
+        ("columns", dict(zip(("question", "actual_output"), said, strict=True))),
+    ):
+        (row,) = imported([record], form).rows
+        assert (row.message, row.reply) == ("wh\ufffdy?", "S\ufffdo.")
+
+
+def test_a_text_that_a_comma_has_cut_is_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("question,actual_output\nwhy?,Because, you see, it is.\nhow?,So.\n")
+    where = ["--out", str(tmp_path / "out.jsonl"), "--source", "x", "--licence", "MIT"]
+    assert main(["data", "import", str(path), *where]) == 0
+    assert "1 left out: more cells than the header has names" in capsys.readouterr().out
+    (row,) = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+    assert row["message"] == "how?"
+    path.write_text("a,b\n1,2,3\n")
+    with pytest.raises(DataError, match=r"no known format: the first record has .*a, b"):
+        guess_format(read_records(path))
+
+
+def test_one_record_over_several_lines_is_json(tmp_path: Path) -> None:
+    path = tmp_path / "one.json"
+    record = {"question": "why?", "actual_output": "So."}
+    path.write_text(json.dumps(record, indent=2))
+    assert read_records(path) == [record]
 
 
 def test_the_ending_of_a_table_may_be_in_capitals(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from kidrails_guard.golden.paraphrase import Paraphraser, swap_words, tone_of
 from kidrails_guard.golden.personas import Persona, sample_personas
 from kidrails_guard.golden.read import golden_files, read_all, read_golden
 from kidrails_guard.golden.rows import Row, from_golden
-from kidrails_guard.golden.steps import split_golden
+from kidrails_guard.golden.splits import split_golden
 from kidrails_guard.golden.wording import load_wording
 from kidrails_guard.normalize import normalize
 from kidrails_guard.types import About, AgeBand, Hazard

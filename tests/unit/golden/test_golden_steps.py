@@ -13,6 +13,7 @@ from kidrails_guard.golden.near import NearIndex, clusters
 from kidrails_guard.golden.read import golden_files, read_all, read_golden
 from kidrails_guard.golden.rows import Drop, Row, from_golden, run_steps
 from kidrails_guard.golden.schema import Turn
+from kidrails_guard.golden.splits import rule_split, split_golden, split_texts
 from kidrails_guard.golden.steps import (
     Overlap,
     apart_from,
@@ -23,9 +24,6 @@ from kidrails_guard.golden.steps import (
     drop_copies,
     drop_near_copies,
     normalise_row,
-    rule_split,
-    split_golden,
-    split_texts,
 )
 from kidrails_guard.golden.textform import jaccard, shingles
 from kidrails_guard.policy import load_policy
