@@ -266,7 +266,7 @@ def _request(args: argparse.Namespace, setup: TrainingSetup) -> Request:
         if getattr(args, name.value) is not None:
             method, fraction = name, getattr(args, name.value)
     memory = args.budget_memory
-    if memory is not None and memory <= 0:
+    if memory is not None and not memory > 0:  # NaN is not either
         raise ScanError(f"--budget-memory {memory:g} is not above 0")
     if args.budget_parameters is not None or memory is not None:
         method = Method.BUDGET

@@ -31,15 +31,19 @@ def capabilities(machine: str, gpus: int) -> dict[str, Any]:
     return {**CAPABILITIES[machine], "n_gpu": max(1, gpus), "n_node": 1}
 
 
-def judge_answer(answer: Answer, config: Mapping[str, Any], *, machine: str) -> list[Result]:
+def judge_answer(
+    answer: Answer, config: Mapping[str, Any], *, machine: str, here: bool = False
+) -> list[Result]:
     """Return results for everything that axolotl said about a recipe.
 
     Args:
         answer: the probe's answer.
         config: the recipe's keys.
         machine: for which kind of GPU it was asked.
+        here: it is to be trained where axolotl was asked.
     """
     results = [*_schema(answer, machine), *_keys(answer), *_optimizer(answer, config)]
+    results += _packages(answer, config, here=here)
     if answer["failed"]:
         return [*results, problem("tokenizer", f"axolotl stops at the data: {answer['failed']}")]
     results += _tokens(answer, config)
@@ -99,6 +103,17 @@ def _optimizer(answer: Answer, config: Mapping[str, Any]) -> list[Result]:
             f"did you mean {near[0]!r}?" if near else "adamw_torch_fused is the usual one",
         )
     ]
+
+
+def _packages(answer: Answer, config: Mapping[str, Any], *, here: bool) -> list[Result]:
+    """Name what axolotl leaves to its extras: it looks for them after the model was loaded."""
+    results = []
+    for key, package in (("deepspeed", "deepspeed"), ("use_ray", "ray")):
+        if config.get(key) and package not in answer["machine"]["packages"]:
+            say = problem if here else note
+            text = f"{key} needs the package {package}, which is not installed beside axolotl here"
+            results.append(say("packages", text, f"pip install 'axolotl[{package}]', beside it"))
+    return results
 
 
 def _tokens(answer: Answer, config: Mapping[str, Any]) -> list[Result]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Final
 
 from kidrails_guard.content import content_path
 from kidrails_guard.errors import RecipeError
 from kidrails_guard.recipes.axolotl import render_axolotl
-from kidrails_guard.recipes.heading import launch_command, recipe_file
+from kidrails_guard.recipes.heading import found_at, launch_command, recipe_file
 from kidrails_guard.recipes.library import load_recipe, load_selection, load_spec, recipe_names
 from kidrails_guard.recipes.plan import Plan, make_plan, planned_index
 from kidrails_guard.recipes.schema import Method, Precision, Recipe, Stage, Strategy
@@ -110,19 +111,24 @@ def memory_line(recipe: Recipe, plan: Plan, index: ModelIndex) -> str:
     return f"about {total / 1e9:.0f} GB on each GPU (estimated, not measured)."
 
 
-def overview() -> list[dict[str, str]]:
-    """Return the recipes that ship, as plain values."""
-    return [_overview_row(load_recipe(name)) for name in recipe_names()]
+def overview(*, ships: bool = False) -> list[dict[str, str]]:
+    """Return the recipes that ship, as plain values.
+
+    Args:
+        ships: the values go into a file that ships itself, so that files are named from the
+            repository's root; elsewhere as they are found from here, see `found_at`.
+    """
+    return [_overview_row(load_recipe(name), ships=ships) for name in recipe_names()]
 
 
-def _overview_row(recipe: Recipe) -> dict[str, str]:
+def _overview_row(recipe: Recipe, *, ships: bool) -> dict[str, str]:
     selection: Selection | None = load_selection(recipe)
     method = recipe.method.value
     if selection is not None:
         method += f", top {selection.fraction:.0%}"
     if recipe.stage is Stage.DPO:
         method = f"DPO by {method}"
-    file = recipe_file(recipe)
+    file = found_at(recipe_file(recipe), ships=ships)
     return {
         "name": recipe.name,
         "title": recipe.title,
@@ -130,7 +136,7 @@ def _overview_row(recipe: Recipe) -> dict[str, str]:
         "base": recipe.base_model,
         "method": method,
         "needs": recipe.hardware.needs,
-        "command": launch_command(recipe, file),
+        "command": launch_command(recipe, shlex.quote(file), ships=ships),
     }
 
 
@@ -140,7 +146,7 @@ def _with_table(readme: str) -> str:
     if not (begin and end):
         raise RecipeError(f"recipes/README.md lacks the lines {_BEGIN} and {_END}")
     lines = ["| recipe | base | method | needs | command |", "|---|---|---|---|---|"]
-    for row in overview():
+    for row in overview(ships=True):
         link = f"[`{row['name']}`]({Path(row['file']).name})"
         lines.append(
             f"| {link} | {row['base']} | {row['method']} | {row['needs']} | `{row['command']}` |"

@@ -229,7 +229,7 @@ def _report(
     if answer is None:
         left_out = unchecked("axolotl", "its schema, tokenizer and labels were not looked at")
         return Report(str(recipe.path), (*first, left_out))
-    second = judge_answer(answer, recipe.config, machine=machine.kind)
+    second = judge_answer(answer, recipe.config, machine=machine.kind, here=bool(machine.name))
     if any(result.level is Level.PROBLEM for result in first):
         # The tokenizer may be at hand, but the data was not worth reading with it.
         second = [r for r in second if r.check != "tokenizer"]

@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 import difflib
 import importlib.metadata
+import importlib.util
 import json
 import logging
 import sys
@@ -317,6 +318,7 @@ def machine() -> dict[str, Any]:
         "gpus": gpus,
         "bf16": bool(gpus and torch.cuda.is_bf16_supported()),
         "names": [torch.cuda.get_device_name(i) for i in range(gpus)],
+        "packages": [n for n in ("deepspeed", "ray") if importlib.util.find_spec(n) is not None],
         "versions": {
             name: importlib.metadata.version(name)
             for name in ("axolotl", "torch", "transformers", "trl", "peft", "accelerate")

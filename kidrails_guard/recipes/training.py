@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -56,7 +57,7 @@ class Settings:
         python: the interpreter that has axolotl.
         fresh: move an older run aside instead of going on with it.
         accelerate: options for accelerate, such as ``--config_file FILE``; where empty, a recipe
-            that is shared by several GPUs takes all of this machine's.
+            that is shared by several GPUs takes all of this machine's, any other one takes one.
     """
 
     machine: Machine
@@ -154,10 +155,11 @@ def train(
     flags["dataset_prepared_path"] = str(_prepared(recipe, identity))
     if start.checkpoint is not None:
         flags["resume_from_checkpoint"] = str(start.checkpoint)
-    shared = recipe.config.get("fsdp_config") or recipe.config.get("deepspeed")
-    spread = ("--num_processes", str(settings.machine.gpus)) if shared else ()
     command = launch_arguments(
-        recipe, python=settings.python, flags=flags, accelerate=settings.accelerate or spread
+        recipe,
+        python=settings.python,
+        flags=flags,
+        accelerate=settings.accelerate or _spread(recipe.config, settings.machine.gpus),
     )
     outcome = Outcome(0, 0.0, 0)
     if not start.done:
@@ -183,6 +185,21 @@ def train(
         begun = int(start.checkpoint.name.rpartition("-")[2]) if start.checkpoint else 0
         write_record(output, replace(record, resumed_at=begun))
     return Trained(output, record, record.complaints, start.done)
+
+
+def _spread(config: Mapping[str, Any], gpus: int) -> tuple[str, ...]:
+    """Return accelerate's options for as many of this machine's GPUs as the recipe is for.
+
+    Without any, accelerate takes all GPUs for every recipe: one that is written for one of them
+    would train with so many times its batch.
+    """
+    if config.get("fsdp_config") or config.get("deepspeed"):
+        return ("--num_processes", str(gpus))
+    if gpus < 2:
+        return ()
+    # The number alone is not enough: the one process would still see the others.
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip() or "0"
+    return ("--num_processes", "1", "--gpu_ids", first)
 
 
 def output_folder(config: Mapping[str, Any], root: Path) -> Path:

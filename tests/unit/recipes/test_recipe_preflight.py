@@ -401,7 +401,7 @@ def answer(**changes: Any) -> dict[str, Any]:
                 "looked_at": 9,
             }
         },
-        "machine": {"versions": {"axolotl": "0.19.0"}},
+        "machine": {"versions": {"axolotl": "0.19.0"}, "packages": ["ray"]},
     }
     return {**values, **changes}
 
@@ -557,3 +557,15 @@ def test_a_python_without_axolotl_is_an_error_with_what_it_said(tmp_path: Path) 
     fake.chmod(0o755)
     with pytest.raises(RecipeError, match=r"exit 3[\s\S]*boom"):
         environment.ask_axolotl([], python=fake)
+
+
+def test_what_axolotl_leaves_to_its_extras_is_looked_for_before_the_model_is_loaded() -> None:
+    zero3 = {"sequence_len": 128, "deepspeed": "zero3.json"}
+    here = judge_answer(answer(), zero3, machine="h100", here=True)
+    assert "needs the package deepspeed" in problems(here)
+    # Checked for another machine, it is only worth knowing.
+    elsewhere = judge_answer(answer(), zero3, machine="h100")
+    assert problems(elsewhere) == ""
+    assert any(r.check == "packages" and r.level is Level.NOTE for r in elsewhere)
+    ray = judge_answer(answer(), {"sequence_len": 128, "use_ray": True}, machine="h100", here=True)
+    assert not any(r.check == "packages" for r in ray)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -172,3 +173,18 @@ def test_unsloth_cannot_do_pairs_or_several_gpus() -> None:
 
 def test_the_overview_has_every_recipe() -> None:
     assert [row["name"] for row in overview()] == list(NAMES)
+
+
+def test_the_overview_names_files_as_they_are_found_from_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As after an install by pip: the folder at hand holds no recipes.
+    monkeypatch.chdir(tmp_path)
+    for row in overview():
+        assert Path(row["file"]).is_file()
+        words = shlex.split(row["command"])
+        files = [word for word in words if word.endswith((".yml", ".yaml"))]
+        assert row["file"] in files
+        assert all(Path(file).is_file() for file in files)
+    # What ships in the repository is named from its root all the same.
+    assert all(row["file"].startswith("recipes/") for row in overview(ships=True))

@@ -202,3 +202,13 @@ def test_a_recipe_for_several_machines_does_not_train_on_one_of_them(
     monkeypatch.setattr(training, "preflight", lambda *_, **__: [Report("nodes", (BAD,))])
     with pytest.raises(RecipeError, match="1 problems, training not started"):
         start(machine=Machine("h100", 8), accelerate=("--machine_rank", "0"))
+
+
+def test_a_recipe_for_one_gpu_takes_one_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert training._spread({}, 8) == ("--num_processes", "1", "--gpu_ids", "0")
+    assert training._spread({}, 1) == training._spread({}, 0) == ()
+    assert training._spread({"fsdp_config": {"x": 1}}, 8) == ("--num_processes", "8")
+    # The ones that somebody left to us.
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert training._spread({}, 2) == ("--num_processes", "1", "--gpu_ids", "3")

@@ -109,6 +109,7 @@ def test_show(scan: Path, tmp_path: Path, capsys) -> None:
         (["--model", "meta-llama/Llama-3.1-8B"], "is a scan of tiny"),
         (["--model", "no/such"], "not known"),
         (["--budget-memory", "-1"], "not above 0"),
+        (["--budget-memory", "nan"], "not above 0"),
         (["--budget-parameters", "1"], "nothing fits"),
         (["--tokens", "0"], "tokens 0"),
     ],
