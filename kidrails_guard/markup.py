@@ -1,4 +1,4 @@
-r"""What a page shows of a text: marks inside words, entities and escapes read as a reader sees them.
+r"""What a page shows of a text: marks inside words, entities and escapes as a reader sees them.
 
 ``f**u**n``, ``f<b>u</b>n``, ``f&#117;n`` and ``f\u0075n`` (in JSON) are all "fun" once they are
 shown. Marks around whole words hide nothing and stay.
