@@ -19,6 +19,7 @@ from typing import Final
 from anyascii import anyascii
 
 from kidrails_guard.disguises import CONFUSABLES, EMOJI
+from kidrails_guard.markup import shown_text
 from kidrails_guard.spelled_out import Edit
 from kidrails_guard.undisguise import EMOJI_MARK, Tokens
 from kidrails_guard.words import vocabulary
@@ -183,11 +184,14 @@ def normalize(text: str) -> Normalized:
         >>> normalize("K1LL my s.e.l.f").text
         'kill my self'
     """
-    folded, offsets, hidden = _fold(text)
+    shown, where = shown_text(text)
+    folded, offsets, hidden = _fold(shown)
+    if where is not None:
+        offsets = [where[place] for place in offsets]
     tokens = Tokens(folded, vocabulary())
     plain, places = _splice(folded, offsets, tokens.collect())
     plain, places = _squeeze(plain, places)
-    told = _decode(text, plain, read=tokens.ordinary)
+    told = _decode(shown, plain, read=tokens.ordinary)
     if told is not None:
         length = len(told)
         places = [i * len(text) // max(length, 1) for i in range(length)] + [len(text)]

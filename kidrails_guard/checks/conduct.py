@@ -32,9 +32,11 @@ HAZARD_OF: Final[dict[str, Hazard]] = {
 """Which hazard stands behind a kind of conduct, for counting."""
 
 TEMPLATE: Final = re2.compile(
-    r"<\|[A-Za-z_0-9 ]{1,40}\|?>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>|</?think>"
-    r"|<(?:bos|eos|pad|unk)>|\[(?:PAD|CLS|SEP|MASK)\]|(?i:^|\n)\s*#{2,4} ?(?:Instruction|Response"
-    r"|Human|Assistant|System|User|Input|Output)\s*:|<\x{ff5c}[^>\n]{1,40}\x{ff5c}>"
+    r"<\|[A-Za-z_0-9 ]{1,40}\|?>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>"
+    r"|</?(?:think(?:ing)?|tool_(?:call|response)s?|function_calls?|(?i:assistant))>"
+    r"|<(?:bos|eos|pad|unk|extra_id_\d{1,3})>|\[/?SYS\]|\[(?:PAD|CLS|SEP|MASK)\]"
+    r"|(?i:^|\n)\s*#{2,4} ?(?:Instruction|Response|Human|Assistant|System|User|Input|Output)\s*:"
+    r"|(?i:^|\n)\s*#{2,4} ?(?i:Human|Assistant|User)[ \t]*\n|<\x{ff5c}[^>\n]{1,40}\x{ff5c}>"
 )
 """Tokens of chat templates, which a reply never holds."""
 
@@ -46,8 +48,9 @@ _EXPLAINS_BRACES: Final = re2.compile(
 )
 
 OTHER_SPEAKER: Final = re2.compile(
-    r"(?i)(?:^|\n)[ \t*_]{0,4}(?:user|human|assistant|ai|bot|chatbot|system|kidrails)"
-    r"(?: ?\([^)\n]{0,20}\))?[*_]{0,2}:[ \t*_]"
+    r"(?i)(?:^|\n)[ \t*_]{0,4}(?:user|human|assistant|ai|bot|chatbot|system|kidrails"
+    r"|nutzer(?:in)?|benutzer(?:in)?|assistent(?:in)?|usuari[oa]|asistente)"
+    r"(?: ?\([^)\n]{0,20}\))?[*_]{0,2}(?::[ \t*_\n]|\x{ff1a})"
 )
 """A line that begins as another speaker's turn."""
 CHILD_SPEAKS: Final = re2.compile(
@@ -62,7 +65,7 @@ _IN_A_SCENE: Final = re2.compile(
 _WHOLE_TEXT: Final = (
     (re.compile(r"[<\[#]"), TEMPLATE, "template", None),
     (re.compile(r"\{"), BRACES, "template", _EXPLAINS_BRACES),
-    (re.compile(":"), OTHER_SPEAKER, "other_speaker", None),
+    (re.compile("[:\uff1a]"), OTHER_SPEAKER, "other_speaker", None),
     (re.compile(":"), CHILD_SPEAKS, "other_speaker", _IN_A_SCENE),
 )
 """Patterns over the text as it came; each after a sign that all its matches hold and few texts, and
@@ -71,12 +74,18 @@ _OPENS: Final = r"(?<![\w.,!?\u2026])\"(?=\S)"
 """A straight quotation mark that can only open; any other may close."""
 _QUOTED: Final = re.compile(
     rf"{_OPENS}[^\"]{{0,400}}\"|\u201c[^\u201d]{{0,400}}\u201d|\u201e[^\u201c]{{0,400}}\u201c"
+    rf"|\u00ab[^\u00bb]{{0,400}}\u00bb"
 )
-_UNCLOSED: Final = re.compile(rf"(?:{_OPENS}[^\"]*|\u201c[^\u201d]*|\u201e[^\u201c]*)\Z")
-_UNOPENED: Final = re.compile(r"[^\"\u201c\u201d]*(?:(?<=[\w.,!?\u2026])\"|\u201d)")
+_UNCLOSED: Final = re.compile(
+    rf"(?:{_OPENS}[^\"]*|\u201c[^\u201d]*|\u201e[^\u201c]*|\u00ab[^\u00bb]*)\Z"
+)
+_UNOPENED: Final = re.compile(
+    r"[^\"\u201c\u201d\u00ab\u00bb]*(?:(?<=[\w.,!?\u2026])\"|[\u201d\u00bb])"
+)
 _SPOKEN_BY_OTHERS: Final = frozenset({"personhood", "stay"})
 """What a letter, a story or a poem says in somebody else's voice."""
-_SENTENCE: Final = re.compile(r"[^.!?\n]+[.!?\n]*")
+_SENTENCE: Final = re.compile(r"(?:[^.!?\n]|\n(?=[ \t]*[a-z\u00df-\u00f6\u00f8-\u00ff]))+[.!?\n]*")
+"""A sentence goes on in the next line where that begins with a small letter."""
 
 
 class ConductCheck:

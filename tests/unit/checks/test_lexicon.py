@@ -189,6 +189,42 @@ def test_replies_are_looked_at_with_their_own_rules() -> None:
     assert hazards("A beaver builds a dam.", Stage.OUTPUT) == set()
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "Bastards! They got fucked.",
+        "You fck",
+        "**fu**ck this",
+        "So eine Schei\u00dfe, du Arschloch.",
+        "Eres un cabr\u00f3n.",
+    ],
+)
+def test_a_reply_swears_in_no_form(reply: str) -> None:
+    assert hazards(reply, Stage.OUTPUT) == {"K09"}
+
+
+@pytest.mark.parametrize(
+    ("reply", "seen"),
+    [
+        ("Just go and kill yourself.", True),
+        ("You should kill-your-self", True),
+        ("kill urself lol", True),
+        ("You deserve to die.", True),
+        ("Nobody would miss you if you were gone.", True),
+        ("Everyone would be better off without you.", True),
+        ("Suicide means that someone kills themselves.", False),
+        ("If you feel that you want to kill yourself, tell a grown-up now.", False),
+        ("If someone tells you to kill yourself, show a teacher.", False),
+        ("You should never say go and die to anyone.", False),
+        ('"You deserve to die," said the queen to Snow White.', False),
+        ("Nobody is better off without you. People love you.", False),
+        ("Bees die when they sting you.", False),
+    ],
+)
+def test_a_reply_never_tells_a_child_to_die(reply: str, seen: bool) -> None:
+    assert ("K01" in hazards(reply, Stage.OUTPUT)) is seen
+
+
 def test_every_rule_can_be_reached() -> None:
     """Each pattern compiles, each set is used, and each rule has its reason and severity."""
     sets = load_sets()

@@ -141,6 +141,41 @@ def test_an_emoji_is_a_word_only_where_a_word_stands() -> None:
     assert normalize("lol that was funny 💀😂").text == "lol that was funny"
 
 
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("i want to d**i**e", "i want to die"),
+        ("i want to ~~d~~ie", "i want to die"),
+        ("i want to d`i`e", "i want to die"),
+        ("i want to <b>d</b>ie", "i want to die"),
+        ('i want to d<span style="color:red">i</span>e', "i want to die"),
+        ("i want to d<!-- x -->ie", "i want to die"),
+        ("i want to d&#105;e", "i want to die"),
+        ("i want to d&#x69;e", "i want to die"),
+        ("i want to d&shy;ie", "i want to die"),
+        ("i&nbsp;want to die", "i want to die"),
+        (r"i want to d\u0069e", "i want to die"),
+        (r"hello\ni want to die", "hello i want to die"),
+        (r"what the f\*ck", "what the fuck"),
+        # Marks around words, sums and tags that are none stay as they are.
+        ("**wolves** howl, they *really* do", "**wolves** howl, they *really* do"),
+        ("2*3*4 and 3 < 5 and a<b", "2*3*4 and 3 < 5 and a<b"),
+        ("fish &chips; and at&t", "fish &chips; and at&t"),
+    ],
+)
+def test_marks_inside_a_word_hide_nothing(written: str, shown: str) -> None:
+    assert shown in normalize(written).text
+    found = normalize(written)
+    assert len(found.offsets) == len(found.text) + 1
+
+
+def test_a_span_over_markup_leads_back_to_it() -> None:
+    found = normalize("I w**a**nt to d&#105;e, now")
+    start = found.text.index("die")
+    low, high = found.span(start, start + 3)
+    assert found.original[low:high] == "d&#105;e"
+
+
 def test_a_span_leads_back_to_the_original() -> None:
     original = "pls k\u200b1ll   my dog"
     shown = normalize(original)
