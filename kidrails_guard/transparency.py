@@ -7,7 +7,7 @@ users to crisis services, without identifiers, and their protocol.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -103,8 +103,13 @@ def _of_hazard(hazard: Hazard, month: MonthCounts) -> int | None:
     return None if hazard in CRISES and others and not _is_small(number) else number
 
 
-def to_markdown(months: list[MonthCounts]) -> str:
-    """Return the report as Markdown."""
+def to_markdown(months: list[MonthCounts], *, unreadable: int = 0) -> str:
+    """Return the report as Markdown.
+
+    Args:
+        months: the counts.
+        unreadable: how many lines of the log are in none of them.
+    """
     lines = [
         "# Transparency report",
         "",
@@ -115,6 +120,7 @@ def to_markdown(months: list[MonthCounts]) -> str:
         "and the other crisis hazard is not shown.",
         "",
         *_held(months),
+        *_left_out(unreadable),
         "| month | messages | replies | " + " | ".join(a.label for a in Action)
         + " | crisis referrals | failed checks |",
         "|---" * (5 + len(Action)) + "|",
@@ -149,6 +155,14 @@ def _held(months: list[MonthCounts]) -> list[str]:
         f"The log holds {days} (UTC). Of a month that is not whole in it, a part is counted.",
         "",
     ]
+
+
+def _left_out(unreadable: int) -> list[str]:
+    """Return how many lines no count holds: a report that is short of them must say so."""
+    if not unreadable:
+        return []
+    lines = "1 line" if unreadable == 1 else f"{unreadable} lines"
+    return [f"Not counted, since it could not be read: {lines} of the log.", ""]
 
 
 def draw(months: list[MonthCounts], path: Path) -> None:
@@ -199,13 +213,20 @@ def _drawn(number: int, crisis: bool) -> int:
     return 0 if crisis and number < SMALL else number
 
 
-def write_report(records: Iterable[AuditRecord], out: Path) -> list[MonthCounts]:
+def write_report(
+    records: Iterable[AuditRecord], out: Path, unreadable: Sequence[str] = ()
+) -> list[MonthCounts]:
     """Write ``report.md``, ``report.png`` and ``internal.json``; return the counts.
 
     The first two may be published. In the third every count stands as it is, for the operator.
+
+    Args:
+        records: of the log.
+        out: folder to write.
+        unreadable: the places of lines that are no records, once `records` has been read.
     """
     months = count_by_month(records)
-    write_atomic(out / "report.md", to_markdown(months))
+    write_atomic(out / "report.md", to_markdown(months, unreadable=len(unreadable)))
     dump_json(out / "internal.json", [asdict(m) for m in months])
     if months:
         draw(months, out / "report.png")

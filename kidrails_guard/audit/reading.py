@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hmac
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -55,6 +55,10 @@ class AuditRecord:
     hash: str = field(default="")
 
 
+def _forget(place: str) -> None:
+    """Tell nobody; broken lines are `verify`'s business."""
+
+
 _KINDS: Final[dict[str, type | tuple[type, ...]]] = {
     "findings": list,
     "failed": list,
@@ -86,13 +90,28 @@ def parse_record(line: str | bytes) -> AuditRecord:
     return AuditRecord(**values)
 
 
-def iterate_records(folder: Path) -> Iterator[AuditRecord]:
-    """Yield every readable record, by day and writer; broken lines are `verify`'s business."""
+def iterate_records(
+    folder: Path, on_unreadable: Callable[[str], None] = _forget
+) -> Iterator[AuditRecord]:
+    """Yield every readable record, by day and writer.
+
+    Args:
+        folder: the audit folder.
+        on_unreadable: told of each line that is none of this log, as ``FILE:LINE``. A last line
+            that is not complete yet is none of them: somebody may be writing it.
+    """
     for path, _, _ in log_files(folder):
-        with path.open("rb") as stream:
-            for line in stream:
-                with contextlib.suppress(ValueError):
+        try:
+            stream = path.open("rb")
+        except FileNotFoundError:  # retention was quicker
+            continue
+        with stream:
+            for number, line in enumerate(stream, 1):
+                try:
                     yield parse_record(line)
+                except ValueError:
+                    if line.endswith(b"\n"):
+                        on_unreadable(f"{path.name}:{number}")
 
 
 def read_events(folder: Path, *, limit: int = 200, since: str = "") -> list[AuditRecord]:
@@ -108,7 +127,10 @@ def read_events(folder: Path, *, limit: int = 200, since: str = "") -> list[Audi
         whole = bool(since) and day >= since[:10]
         if len(newest) >= limit and not whole:
             break
-        lines = path.read_bytes().splitlines()
+        try:
+            lines = path.read_bytes().splitlines()
+        except FileNotFoundError:  # retention was quicker
+            continue
         for line in lines if whole else lines[-limit:]:
             with contextlib.suppress(ValueError):
                 newest.append(parse_record(line))

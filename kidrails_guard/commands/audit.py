@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Final
+
+_SHOWN: Final = 5
+"""So many places are named for people; all of them for scripts."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,10 +46,25 @@ def run(args: argparse.Namespace) -> int:
 
     if not log_files(folder):
         raise AuditError(f"{args.folder}: no audit-*.jsonl in it; name the folder of --audit")
-    months = write_report(iterate_records(folder), args.out)
+    unreadable: list[str] = []
+    months = write_report(iterate_records(folder, unreadable.append), args.out, unreadable)
+    if unreadable:
+        print(_not_counted(unreadable, folder), file=sys.stderr)
     if args.json:
-        print(json.dumps([asdict(m) for m in months], indent=2))
+        found = {"months": [asdict(m) for m in months], "unreadable": unreadable}
+        print(json.dumps(found, indent=2))
     else:
         messages = sum(m.messages for m in months)
         print(f"{len(months)} months, {messages} messages: {args.out / 'report.md'}")
-    return 0
+    return 1 if unreadable else 0
+
+
+def _not_counted(places: list[str], folder: Path) -> str:
+    """Return what an operator is told of lines that a report leaves out."""
+    more = len(places) - _SHOWN
+    named = ", ".join(places[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    lines = "1 line is" if len(places) == 1 else f"{len(places)} lines are"
+    return (
+        f"{folder}: {lines} not of this log and not counted ({named}); run: kidrails audit verify "
+        f"{shlex.quote(str(folder))}"
+    )

@@ -112,12 +112,12 @@ class GrownUpPage:
             words = read_texts(self.audit, [h.request_id for h in shown])
         counts = views.tally_view(tally(all_of_it, day=now, zone=None))
         return counts + views.happenings_view(
-            shown, now=now, zone=None, words=words, chosen_of=len(all_of_it), found=len(chosen)
+            shown, zone=None, words=words, chosen_of=len(all_of_it), found=len(chosen)
         )
 
     def inbox(self) -> str:
         """Return the inbox."""
-        return views.inbox_view(self.notes(), now=self._now(), zone=None)
+        return views.inbox_view(self.notes(), zone=None)
 
     def newest_note(self) -> str:
         """Return the time of the inbox's newest entry, as it stands there; empty without one."""

@@ -238,17 +238,14 @@ def _reason(finding: Mapping[str, Any], stage: str) -> str:
     return f"{said} ({whose}{grave}, {code})"
 
 
-def local_time(moment: datetime, *, now: datetime, zone: tzinfo | None) -> str:
-    """Return a time as one says it: ``14:05:09 CET`` today, else with the day.
+def local_time(moment: datetime, *, zone: tzinfo | None) -> str:
+    """Return a time with its day, of today too: on paper, "today" is soon another day.
 
     Args:
         moment: when.
-        now: the present, with a zone.
         zone: the reader's; None for the machine's.
     """
-    here, present = moment.astimezone(zone), now.astimezone(zone)
-    clock = here.strftime("%H:%M:%S %Z").rstrip()
-    return clock if here.date() == present.date() else f"{here:%a %d %b}, {clock}"
+    return moment.astimezone(zone).strftime("%a %d %b %Y, %H:%M:%S %Z").rstrip()
 
 
 def band_words(bands: Sequence[str]) -> str:

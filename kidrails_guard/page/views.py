@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from datetime import datetime, tzinfo
+from datetime import tzinfo
 from typing import Final
 
 from kidrails_guard.answers import Answers, Helplines
@@ -54,7 +54,6 @@ def tally_view(counts: Tally) -> str:
 def happenings_view(
     happened: Sequence[Happening],
     *,
-    now: datetime,
     zone: tzinfo | None,
     words: dict[str, str] | None = None,
     chosen_of: int | None = None,
@@ -64,7 +63,6 @@ def happenings_view(
 
     Args:
         happened: newest first.
-        now: the present.
         zone: the reader's; None for the machine's.
         words: the child's words by request id, where the operator keeps them.
         chosen_of: among how many messages these were looked for.
@@ -74,13 +72,13 @@ def happenings_view(
         return f'<p class="empty">None of these among {chosen_of} messages.</p>'
     if not happened:
         return '<p class="empty">Nothing yet. As soon as the child writes, it shows here.</p>'
-    items = "".join(_one(h, now, zone, words or {}) for h in happened)
+    items = "".join(_one(h, zone, words or {}) for h in happened)
     cut = f"<p>These are the newest {len(happened)} of {found}.</p>"
     more = cut if found and found > len(happened) else ""
     return f'{more}<ol class="record">{items}</ol>'
 
 
-def _one(one: Happening, now: datetime, zone: tzinfo | None, words: dict[str, str]) -> str:
+def _one(one: Happening, zone: tzinfo | None, words: dict[str, str]) -> str:
     said = " ".join(html.escape(sentence) for sentence in one.said)
     reasons = "".join(f"<li>{html.escape(reason)}</li>" for reason in one.why)
     why = (
@@ -95,30 +93,30 @@ def _one(one: Happening, now: datetime, zone: tzinfo | None, words: dict[str, st
     level = "held" if one.failed and not one.needs_someone else LEVEL[one.action]
     return (
         f'<li class="{level}"><p class="when"><time datetime="{one.time.isoformat()}">'
-        f"{local_time(one.time, now=now, zone=zone)}</time>"
+        f"{local_time(one.time, zone=zone)}</time>"
         f'<span class="badge {level}">{html.escape(one.badge)}</span>'
         f"<span>ages {html.escape(one.band.replace('-', ' to '))}</span></p>"
         f"<p>{said}</p>{quoted}{why}</li>"
     )
 
 
-def inbox_view(found: Sequence[Note], *, now: datetime, zone: tzinfo | None) -> str:
+def inbox_view(found: Sequence[Note], *, zone: tzinfo | None) -> str:
     """Return the inbox, as a list."""
     if not found:
         return (
             '<p class="empty">Nothing waits. Messages that sound like a child in danger, and '
             "presses of “Tell a grown-up”, come here.</p>"
         )
-    items = "".join(_note(note, now, zone) for note in found)
+    items = "".join(_note(note, zone) for note in found)
     return f'<ol class="record">{items}</ol>'
 
 
-def _note(note: Note, now: datetime, zone: tzinfo | None) -> str:
+def _note(note: Note, zone: tzinfo | None) -> str:
     level = ("crisis" if note.kind == "crisis" else "held") + (" new" if note.new else "")
     new = '<span class="badge new">new</span>' if note.new else ""
     return (
         f'<li class="{level}"><p class="when"><time datetime="{note.time.isoformat()}">'
-        f"{local_time(note.time, now=now, zone=zone)}</time>{new}</p>"
+        f"{local_time(note.time, zone=zone)}</time>{new}</p>"
         f"<p><strong>{html.escape(note.said)}</strong></p><p>{html.escape(note.advice)}</p></li>"
     )
 

@@ -3,38 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
 import httpx
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from kidrails_guard import __version__
 from kidrails_guard.proxy import generic_api, seams
-from kidrails_guard.proxy.body import CallerLeft, parse_object, read_body
 from kidrails_guard.proxy.call import Call
+from kidrails_guard.proxy.callers import Callers
 from kidrails_guard.proxy.chat import chat_call, read_model
-from kidrails_guard.proxy.exchange import (
-    Caller,
-    Exchange,
-    json_response,
-    milliseconds_since,
-    where,
-)
+from kidrails_guard.proxy.endpoints import Endpoints
+from kidrails_guard.proxy.exchange import Caller, Exchange, json_response
 from kidrails_guard.proxy.memory import VerdictMemory
 from kidrails_guard.proxy.moderations import moderate
 from kidrails_guard.proxy.openapi import describe
 from kidrails_guard.proxy.passing import clean_embeddings, clean_models, embeddings_body
-from kidrails_guard.proxy.problems import Problem, bad_field, no_such_route
+from kidrails_guard.proxy.problems import Problem
 from kidrails_guard.proxy.records import Recorder, tend
 from kidrails_guard.proxy.responses import responses_call
 from kidrails_guard.proxy.responses_writer import ResponsesWriter
@@ -44,13 +37,8 @@ from kidrails_guard.proxy.sittings import Sittings
 from kidrails_guard.proxy.upstream import HttpUpstream, Upstream
 from kidrails_guard.proxy.wire import ChatWriter, CompletionsWriter, Writer, completions_call
 from kidrails_guard.session import MemoryStore
-from kidrails_guard.types import AgeBand
 
-_log: Final = logging.getLogger("kidrails.proxy")
-_SESSION: Final = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 _READY_S: Final = 1.0
-
-Handler = Callable[[Request, str, Callable[[int], None]], Awaitable[Response]]
 
 
 def make_upstream(
@@ -72,7 +60,8 @@ class Proxy:
     """The routes of one proxy."""
 
     def __init__(self, service: Service, tenants: seams.Tenants) -> None:
-        self.service, self._tenants = service, tenants
+        self.service = service
+        self._callers, self._endpoints = Callers(service.settings, tenants), Endpoints(service)
         self._generic = generic_api.GenericGuardrail(service.gate)
         self._ready, self._ready_at = False, float("-inf")
         self._asking = asyncio.Lock()
@@ -81,107 +70,26 @@ class Proxy:
         """Write down what is not yet; called once at shutdown, before the audit is closed."""
         await self._generic.close()
 
+    async def not_here(self, request: Request, error: Exception) -> Response:
+        """Answer a path or a method that is not there."""
+        return await self._endpoints.not_here(request, error)
+
     def routes(self) -> list[BaseRoute]:
         """Return the routes."""
         post, get = ["POST"], ["GET"]
         return [
-            self._route("/v1/chat/completions", "chat", self.chat, post),
-            self._route("/v1/completions", "completions", self.completions, post),
-            self._route(generic_api.PATH, "other", self.generic_guardrail, post),
-            self._route("/v1/responses", "responses", self.responses, post),
-            self._route("/v1/embeddings", "embeddings", self.embeddings, post),
-            self._route("/v1/moderations", "moderations", self.moderations, post),
-            self._route("/v1/models", "models", self.models, get),
-            self._route("/v1/models/{model:path}", "models", self.model, get),
-            self._route("/health", "other", self.health, get),
-            self._route("/ready", "other", self.ready, get),
-            self._route("/openapi.json", "other", self.openapi, get),
+            self._endpoints.route("/v1/chat/completions", "chat", self.chat, post),
+            self._endpoints.route("/v1/completions", "completions", self.completions, post),
+            self._endpoints.route(generic_api.PATH, "other", self.generic_guardrail, post),
+            self._endpoints.route("/v1/responses", "responses", self.responses, post),
+            self._endpoints.route("/v1/embeddings", "embeddings", self.embeddings, post),
+            self._endpoints.route("/v1/moderations", "moderations", self.moderations, post),
+            self._endpoints.route("/v1/models", "models", self.models, get),
+            self._endpoints.route("/v1/models/{model:path}", "models", self.model, get),
+            self._endpoints.route("/health", "other", self.health, get),
+            self._endpoints.route("/ready", "other", self.ready, get),
+            self._endpoints.route("/openapi.json", "other", self.openapi, get),
         ]
-
-    def _route(
-        self, path: str, name: seams.Route, handler: Handler, methods: list[str]
-    ) -> BaseRoute:
-        """Return a route whose every error is OpenAI-shaped and counted."""
-
-        async def endpoint(request: Request) -> Response:
-            start, request_id = time.perf_counter(), secrets.token_hex(12)
-
-            def finished(status: int) -> None:
-                seconds = time.perf_counter() - start
-                self.service.meter.request(name, status, seconds)
-                fields = {
-                    "request_id": request_id,
-                    "route": name,
-                    "status": status,
-                    "ms": milliseconds_since(start),
-                }
-                _log.info("%s %s %d", request_id, name, status, extra={"fields": fields})
-
-            try:
-                response = await handler(request, request_id, finished)
-            except Problem as problem:
-                self.service.count_failure(problem)
-                response = json_response(
-                    problem.body(), status=problem.status, headers=problem.headers()
-                )
-                finished(problem.status)
-            except CallerLeft:
-                response = Response(status_code=499)
-                finished(499)
-            except Exception as error:
-                self.service.meter.failure("internal")
-                _log.error("%s internal: %s", request_id, where(error))
-                response = json_response(_internal(request_id).body(), status=500)
-                finished(500)
-            response.headers["x-kidrails-request-id"] = request_id
-            response.headers["x-request-id"] = request_id
-            return response
-
-        return Route(path, endpoint, methods=methods, name=name)
-
-    async def _tenant(self, headers: Mapping[str, str]) -> seams.Tenant:
-        try:
-            return await self._tenants.authenticate(headers)
-        except seams.Rejected as rejected:
-            raise Problem(
-                rejected.status,
-                rejected.code,
-                str(rejected),
-                failure="rate_limited" if rejected.status == 429 else "rejected",
-                retry_after_s=rejected.retry_after_seconds,
-            ) from None
-
-    async def _opened(self, request: Request, request_id: str) -> tuple[Caller, dict[str, Any]]:
-        """Return who asks, and the body: known caller first, then what it says."""
-        headers, settings = request.headers, self.service.settings
-        tenant = await self._tenant(headers)
-        caller = Caller(tenant, self._band(headers, tenant), request_id, self._session(headers))
-        data = await read_body(
-            request.receive,
-            headers,
-            most_bytes=tenant.limits.body_bytes,
-            within_s=settings.body_timeout_s,
-        )
-        return caller, parse_object(data)
-
-    def _band(self, headers: Mapping[str, str], tenant: seams.Tenant) -> AgeBand:
-        """Return the tenant's band, or that of the header that the operator trusts."""
-        name = self.service.settings.band_header
-        value = headers.get(name) if name else None
-        if value is None:
-            return tenant.band
-        for band in tenant.guard.policy.bands:
-            if value == band:
-                return band
-        accepted = ", ".join(tenant.guard.policy.bands)
-        raise bad_field(str(name), f"must be one of {accepted}")
-
-    def _session(self, headers: Mapping[str, str]) -> str:
-        name = self.service.settings.session_header
-        value = headers.get(name, "") if name else ""
-        if value and not _SESSION.fullmatch(value):
-            raise bad_field(str(name), "must be 1 to 128 letters, digits or . : _ -")
-        return value
 
     async def _exchange(
         self,
@@ -198,7 +106,7 @@ class Proxy:
         self, request: Request, request_id: str, finished: Callable[[int], None]
     ) -> Response:
         """Answer ``POST /v1/chat/completions``."""
-        caller, body = await self._opened(request, request_id)
+        caller, body = await self._callers.opened(request, request_id)
         policy, more = caller.tenant.guard.policy, self.service.settings.pass_fields
         call = chat_call(body, allow_images=policy.allow_images, more=more)
         return await self._exchange(request, caller, call, ChatWriter(call, request_id), finished)
@@ -207,7 +115,7 @@ class Proxy:
         self, request: Request, request_id: str, finished: Callable[[int], None]
     ) -> Response:
         """Answer ``POST /v1/completions``."""
-        caller, body = await self._opened(request, request_id)
+        caller, body = await self._callers.opened(request, request_id)
         call = completions_call(body, more=self.service.settings.pass_fields)
         return await self._exchange(
             request, caller, call, CompletionsWriter(call, request_id), finished
@@ -217,7 +125,7 @@ class Proxy:
         self, request: Request, request_id: str, finished: Callable[[int], None]
     ) -> Response:
         """Answer ``POST /v1/responses``."""
-        caller, body = await self._opened(request, request_id)
+        caller, body = await self._callers.opened(request, request_id)
         policy, more = caller.tenant.guard.policy, self.service.settings.pass_fields
         call = responses_call(body, allow_images=policy.allow_images, more=more)
         return await self._exchange(
@@ -228,7 +136,7 @@ class Proxy:
         self, request: Request, request_id: str, finished: Callable[[int], None]
     ) -> Response:
         """Answer ``POST /v1/embeddings``: numbers only, so there is nothing to check."""
-        _, body = await self._opened(request, request_id)
+        _, body = await self._callers.opened(request, request_id)
         model = self.service.settings.model or read_model(body)
         asked = embeddings_body(body, model=model)
         async with self.service.waiting(request.receive):
@@ -240,7 +148,7 @@ class Proxy:
         self, request: Request, request_id: str, finished: Callable[[int], None]
     ) -> Response:
         """Answer ``POST /v1/moderations``."""
-        caller, body = await self._opened(request, request_id)
+        caller, body = await self._callers.opened(request, request_id)
         answer = await moderate(
             body, caller.tenant, caller.band, request_id=request_id, gate=self.service.gate
         )
@@ -251,7 +159,7 @@ class Proxy:
         self, request: Request, request_id: str, finished: Callable[[int], None]
     ) -> Response:
         """Answer LiteLLM's generic guardrail API."""
-        caller, body = await self._opened(request, request_id)
+        caller, body = await self._callers.opened(request, request_id)
         recorder = Recorder(
             self.service.audit,
             self.service.meter,
@@ -269,7 +177,7 @@ class Proxy:
         self, request: Request, request_id: str, finished: Callable[[int], None]
     ) -> Response:
         """Answer ``GET /v1/models``."""
-        await self._tenant(request.headers)
+        await self._callers.tenant(request.headers)
         answer = clean_models(
             await self.service.upstream.models(), only=self.service.settings.model
         )
@@ -280,7 +188,7 @@ class Proxy:
         self, request: Request, request_id: str, finished: Callable[[int], None]
     ) -> Response:
         """Answer ``GET /v1/models/NAME``."""
-        await self._tenant(request.headers)
+        await self._callers.tenant(request.headers)
         known = clean_models(await self.service.upstream.models(), only=self.service.settings.model)
         for entry in known["data"]:
             if entry["id"] == request.path_params["model"]:
@@ -316,27 +224,6 @@ class Proxy:
     ) -> Response:
         """Answer ``GET /openapi.json``."""
         return json_response(describe())
-
-
-def _internal(request_id: str) -> Problem:
-    return Problem(
-        500,
-        "internal_error",
-        "something went wrong inside the proxy; the operator finds it in the log under "
-        f"{request_id}",
-        failure="internal",
-    )
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    """Answer a path or a method that is not there, in OpenAI's shape."""
-    problem = no_such_route()
-    headers = {}
-    if isinstance(error, HTTPException) and error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
-        headers = {"allow": allowed}
-        problem = Problem(405, "method_not_allowed", f"this route takes {allowed}")
-    return json_response(problem.body(), status=problem.status, headers=headers)
 
 
 def build_app(
@@ -394,7 +281,7 @@ def build_app(
     app = Starlette(
         routes=[*proxy.routes(), *routes],
         lifespan=lifespan,
-        exception_handlers={HTTPException: _http_error},
+        exception_handlers={HTTPException: proxy.not_here},
     )
     # A redirect would go to whatever the Host header says; clients do not post again anyway.
     app.router.redirect_slashes = False

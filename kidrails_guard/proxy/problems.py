@@ -18,6 +18,7 @@ class Problem(KidRailsError):
         param: the request's field, where one is to blame.
         failure: what to count; None where nothing failed, as with words that were held back.
         retry_after_s: when to come back, for 429 and 503.
+        allow: the methods that there are, for 405.
     """
 
     def __init__(
@@ -29,9 +30,10 @@ class Problem(KidRailsError):
         param: str | None = None,
         failure: Failure | None = "bad_request",
         retry_after_s: int | None = None,
+        allow: str | None = None,
     ) -> None:
         self.status, self.code, self.param = status, code, param
-        self.failure, self.retry_after_s = failure, retry_after_s
+        self.failure, self.retry_after_s, self.allow = failure, retry_after_s, allow
         super().__init__(message)
 
     @property
@@ -48,7 +50,8 @@ class Problem(KidRailsError):
 
     def headers(self) -> dict[str, str]:
         """Return the headers that belong to it."""
-        return {} if self.retry_after_s is None else {"retry-after": str(self.retry_after_s)}
+        found = {"retry-after": self.retry_after_s, "allow": self.allow}
+        return {name: str(value) for name, value in found.items() if value is not None}
 
 
 def bad_field(param: str, problem: str, *, code: str = "invalid_value") -> Problem:
@@ -64,6 +67,15 @@ def no_such_route() -> Problem:
         "no such route; there are /v1/chat/completions, /v1/completions, /v1/responses, "
         "/v1/embeddings, /v1/models, /v1/moderations, /health, /ready and /openapi.json",
     )
+
+
+def no_such_method(allowed: str) -> Problem:
+    """Return the error for a method that a path does not have.
+
+    Args:
+        allowed: the methods that it has, as the header ``allow`` names them.
+    """
+    return Problem(405, "method_not_allowed", f"this route takes {allowed}", allow=allowed)
 
 
 def audit_unavailable() -> Problem:

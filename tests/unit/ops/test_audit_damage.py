@@ -18,6 +18,7 @@ from kidrails_guard.audit import (
     read_texts,
     verify,
 )
+from kidrails_guard.cli import main
 from kidrails_guard.proxy.seams import AuditFailed
 from kidrails_guard.transparency import count_by_month
 from kidrails_guard.types import Action
@@ -197,3 +198,37 @@ async def test_a_half_line_from_a_kill_is_cut_off(tmp_path: Path) -> None:
     await write(tmp_path, event(2))
     assert verify(tmp_path).problems == ()
     assert verify(tmp_path).lines == 3
+
+
+async def test_a_report_says_which_lines_it_could_not_count(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tmp_path / "audit", tmp_path / "out"
+    await write(folder, *(event(i) for i in range(4)))
+    path = log_files(folder)[0][0]
+    first, second, *rest = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([first, b"\xff\n", second, b"{}\n", *rest, b'{"half']))
+    command = ["audit", "report", str(folder), "--out", str(out), "--json"]
+    assert main(command) == 1
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert found["months"][0]["messages"] + found["months"][0]["replies"] == 4
+    assert found["unreadable"] == [f"{path.name}:2", f"{path.name}:4"]
+    assert f"2 lines are not of this log and not counted ({path.name}:2, " in said.err
+    assert f"run: kidrails audit verify {folder}" in said.err
+    assert "could not be read: 2 lines of the log" in (out / "report.md").read_text()
+    path.write_bytes(b"".join([first, second, *rest]))
+    assert main(command) == 0
+    said = capsys.readouterr()
+    assert (json.loads(said.out)["unreadable"], said.err) == ([], "")
+    assert "could not be read" not in (out / "report.md").read_text()
+
+
+async def test_a_file_that_retention_deletes_meanwhile_stops_no_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await write(tmp_path, *(event(i) for i in range(4)))
+    there = log_files(tmp_path)
+    gone = (tmp_path / "audit-2020-01-01.0.jsonl", "2020-01-01", 0)
+    monkeypatch.setattr("kidrails_guard.audit.reading.log_files", lambda _: [gone, *there])
+    assert len(list(iterate_records(tmp_path))) == len(read_events(tmp_path)) == 4

@@ -367,6 +367,16 @@ async def test_an_unknown_path_or_method_is_told_in_openais_shape() -> None:
     assert problem(response)["code"] == "method_not_allowed"
 
 
+async def test_an_unknown_path_or_method_has_a_number_and_is_counted() -> None:
+    proxy = Proxied()
+    for response in (await proxy.post("/v1/files", {}), await proxy.http.get("/v1/responses")):
+        number = response.headers["x-request-id"]
+        assert len(number) == 24
+        assert response.headers["x-kidrails-request-id"] == number
+    assert proxy.ledger.requests == [("other", 404), ("other", 405)]
+    assert proxy.ledger.failures == ["bad_request", "bad_request"]
+
+
 async def test_the_description_names_every_route() -> None:
     proxy = Proxied()
     described = (await proxy.http.get("/openapi.json")).json()
