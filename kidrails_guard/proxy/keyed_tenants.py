@@ -169,7 +169,8 @@ class KeyedTenants:
         try:
             # A guard for a policy that is new takes a while to load, and replies go on meanwhile.
             known = await asyncio.to_thread(self._read, keys)
-        except KidRailsError as error:
+        except Exception as error:
+            # Whatever it is, such as a want of memory, may pass: it must be tried again.
             self._failed(error)
             return
         self._known = known
@@ -177,11 +178,12 @@ class KeyedTenants:
         self._failed_at, self._said = None, ""
         _log.info("read %d keys from %s", len(known), self.path)
 
-    def _failed(self, error: KidRailsError) -> None:
+    def _failed(self, error: Exception) -> None:
         self._failed_at = self.clock()  # what a key names may be put right without the key file
-        if str(error) != self._said:
-            self._said = str(error)
-            _log.error("keeping the last good keys, without revoked ones: %s", error)
+        said = str(error) if isinstance(error, KidRailsError) else f"{self.path}: {error!r}"
+        if said != self._said:
+            self._said = said
+            _log.error("keeping the last good keys, without revoked ones: %s", said)
 
     def _shut_out(self, keys: KeyFile) -> None:
         """Refuse what is revoked or gone, at once and whatever else is wrong in the file."""
@@ -204,7 +206,7 @@ class KeyedTenants:
                 limits = Limits(entry.limits.body_bytes, entry.limits.requests_per_minute)
                 tenant = Tenant(entry.name, guard, entry.band, guard.policy.digest(), limits)
                 known[entry.id] = _Known(entry, tenant)
-        except KidRailsError:
+        except Exception:
             self._guards |= guards  # the next try, some seconds later, loads them no second time
             raise
         self._guards = guards

@@ -332,3 +332,25 @@ def test_the_service_still_reads_the_file_that_root_changed(file: Path) -> None:
     os.chown(file, 12_345, 12_345)
     assert main(["keys", "revoke", "class-4", "--file", str(file)]) == 0
     assert (file.stat().st_uid, file.stat().st_gid) == (12_345, 12_345)
+
+
+async def test_a_passing_want_of_the_machine_is_tried_again(
+    file: Path, clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, entry = new_key("a", AgeBand.EARLY)
+    save_keys(file, KeyFile(keys=(entry,)))
+    tenants = KeyedTenants(file, load_policy(), clock=clock)
+    added, other = new_key("b", AgeBand.EARLY)
+    save_keys(file, KeyFile(keys=(entry, other)))
+
+    def short_of_memory(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("kidrails_guard.proxy.keyed_tenants.key_policy", short_of_memory)
+        clock.now += 2
+        assert (await tenants.authenticate(bearer(key))).name == "a"
+    assert "keeping the last good keys" in caplog.text
+    assert "MemoryError" in caplog.text
+    clock.now += 6
+    assert (await tenants.authenticate(bearer(added))).name == "b"
