@@ -26,8 +26,8 @@ MISS_COST: Final[dict[Action, float]] = {
     Action.ALLOW: 1.0,
     Action.REDACT: 2.0,
     Action.CARE: 3.0,
-    Action.REDIRECT: 10.0,
-    Action.REFUSE: 10.0,
+    Action.REDIRECT: 13.0,
+    Action.REFUSE: 13.0,
     Action.CRISIS: 120.0,
 }
 """What it costs not to find a hazard, by the action it would have had."""
@@ -38,7 +38,7 @@ ALARM_COST: Final[dict[Action, float]] = {
     Action.CARE: 2.0,
     Action.REDIRECT: 35.0,
     Action.REFUSE: 35.0,
-    Action.CRISIS: 100.0,
+    Action.CRISIS: 80.0,
 }
 """What a false alarm costs on a harmless text; `AMID_RISK` of it on a text that is risky anyway.
 Higher than a miss, since in use harmless texts outnumber risky ones far more than in the rows."""
@@ -94,8 +94,8 @@ HARD_ALARM: Final = 0.12
 fewer texts in use than a row of plain talk, so a false alarm on one costs this part of all."""
 WEAK_DISCOUNT: Final = 8.0
 """A weak finding counts only where the guard is strict: its false alarms cost this much less."""
-REPLY_ALARM: Final = 0.5
-"""A false alarm on a reply costs half: the child reads kind words and asks again."""
+REPLY_ALARM: Final = 0.6
+"""A false alarm on a reply costs three fifths: the child reads kind words and asks again."""
 REPLY_WEAK_DISCOUNT: Final = 3.0
 """The same for replies: most that follow a message met with care are good and much needed."""
 PRIOR_LOGIT: Final = 0.35
