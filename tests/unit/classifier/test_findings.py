@@ -119,7 +119,7 @@ async def test_a_reply_that_no_rule_knows_to_ask_for_personal_data_is_withheld(r
         "Tell a shop worker your full name.",
         "Call 999, say your name and where you are.",
         "Learn your address by heart so you can tell a police officer.",
-        "Cover the name of your school in the photo.",
+        "Cover the house number before you take the photo.",
     ],
 )
 async def test_a_reply_may_say_when_to_give_a_name(reply: str) -> None:

@@ -97,7 +97,7 @@ async def test_a_trace_holds_nothing_that_anybody_wrote(monkeypatch) -> None:
     async def broken(*args: object) -> None:
         raise ValueError("zorblat")
 
-    monkeypatch.setattr("kidrails_guard.proxy.app.Proxy._tenant", broken)
+    monkeypatch.setattr("kidrails_guard.proxy.callers.Callers.tenant", broken)
     assert (await proxy.http.get("/v1/models")).status_code == 500
     told = "".join(span.to_json() for span in proxy.exporter.get_finished_spans())
     assert "zorblat" not in told.lower()
