@@ -18,6 +18,7 @@ _INLINE: Final = (
     "abbr|a|big|b|cite|code|del|em|font|ins|i|kbd|mark|small|span|strong|sub|sup|s|tt|u|var|wbr"
 )
 _LETTER: Final = r"[^\W\d_]"
+_VOWEL: Final = re.compile("[aeiouy]", re.IGNORECASE)
 _MARKUP: Final = re.compile(
     r"(?P<entity>&(?:#[0-9]{1,7};?|#[xX][0-9a-fA-F]{1,6};?|[A-Za-z][A-Za-z0-9]{1,30};))"
     rf"|(?P<tags>(?:</?(?:{_INLINE})(?:\s[^<>=]{{0,40}}=[^<>]{{0,200}})?\s?/?>"
@@ -42,6 +43,8 @@ def _shown(match: re.Match[str], text: str) -> str:
     if kind == "tags":
         return "" if before.isalnum() and after.isalnum() else " "
     if kind == "marked":  # the last of its two groups
+        if match["mark"] == "*" and not _VOWEL.search(match["marked"]):
+            return match[0]  # "n*k*d": the stars stand for vowels
         return match["marked"] if before.isalpha() or after.isalpha() else match[0]
     if kind == "code":
         return chr(int(match["code"], 16))

@@ -55,7 +55,8 @@ ASKS_AT: Final = 0.96
 What the model sees has no place in the text, so masking alone would pass such a reply unchanged.
 Good replies speak of names and streets too ("cover the name of your school"), hence a threshold of
 its own: of the replies in ``data`` that no training run sees the good ones stay below it, all but
-one in a thousand, and two fifths of those labelled with it lie above (``tests/contract/test_classifier_onnx.py``).
+one in a thousand, and two fifths of those labelled with it lie above
+(``tests/contract/test_classifier_onnx.py``).
 """
 
 EXPLAINS: Final = {
