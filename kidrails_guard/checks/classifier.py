@@ -8,8 +8,10 @@ understands the rest.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -53,11 +55,17 @@ ASKS_AT: Final = 0.96
 """A reply this surely about personal data counts as conduct: it asks for them.
 
 What the model sees has no place in the text, so masking alone would pass such a reply unchanged.
-Good replies speak of names and streets too ("cover the name of your school"), hence a threshold of
-its own: of the replies in ``data`` that no training run sees the good ones stay below it, all but
-one in a thousand, and two fifths of those labelled with it lie above
-(``tests/contract/test_classifier_onnx.py``).
+Good replies speak of names and streets too, hence a threshold of its own: of the replies in
+``data`` that no training run sees no good one counts as a question, and two fifths of those
+labelled with it do (``tests/contract/test_classifier_onnx.py``).
 """
+_HIDES: Final = re.compile(
+    r"\s*(?:cover|hide|blur|cross out|black out|leave out|cut off)\b"
+    r"(?:(?!\b(?:tell|send|give|show|say|type|write|me)\b)[^.!?\n])*[.!]?\s*",
+    re.IGNORECASE,
+)
+"""A reply that is one bid to keep something out of sight asks for nothing, however sure the model
+is: "Cover the name of your school in the photo."."""
 
 EXPLAINS: Final = {
     Stage.INPUT: frozenset({Hazard.BODY_GROWING_UP, Hazard.VIOLENCE_IN_CONTEXT}),
@@ -133,7 +141,10 @@ class Classifier:
         """Do the same from ordinary code."""
         if not text.strip():
             return ()
-        return self.findings(self.scores(conversation, text, stage), band, stage)
+        found = self.findings(self.scores(conversation, text, stage), band, stage)
+        if _HIDES.fullmatch(text):
+            return tuple(replace(f, case="") if f.case == ASKS else f for f in found)
+        return found
 
     def scores(self, conversation: Conversation, text: str, stage: Stage) -> Scores:
         """Return the model's calibrated scores of a text, before any threshold."""

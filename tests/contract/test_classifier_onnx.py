@@ -10,9 +10,9 @@ import onnxruntime
 import pytest
 from tokenizers import Tokenizer
 
-from kidrails_guard.checks.classifier import ASKS_AT, build
+from kidrails_guard.checks.classifier import ASKS, build
 from kidrails_guard.classifier.encode import CLS, MARKS, SEP, encode
-from kidrails_guard.classifier.labels import HAZARD_INDEX, WIDTH, names
+from kidrails_guard.classifier.labels import WIDTH, names
 from kidrails_guard.classifier.model import FILES, SHIPPED, HazardModel, read_manifest
 from kidrails_guard.classifier.rows import read_own
 from kidrails_guard.content import content_path
@@ -113,16 +113,14 @@ def test_what_is_run_is_what_was_trained(session: onnxruntime.InferenceSession) 
 
 def test_only_replies_that_ask_for_personal_data_are_sure_to() -> None:
     classifier = build(load_policy())
-    at = HAZARD_INDEX[Hazard.PERSONAL_DATA]
-    scores: dict[bool, list[float]] = {True: [], False: []}
+    counted: dict[bool, list[bool]] = {True: [], False: []}
     for row in read_own(content_path("data")):
         if row.stage is Stage.OUTPUT and row.split != "train":
             asks = Hazard.PERSONAL_DATA in row.hazards
             if asks or not row.hazards:
                 before = Conversation(tuple(Message(t.role, t.text) for t in row.turns))
-                found = classifier.scores(before, row.text, Stage.OUTPUT)
-                scores[asks].append(float(found.hazard[at]))
-    assert len(scores[False]) > 1_500
-    # "Cover the name of your school in the photo." is one that it takes for such a question.
-    assert np.mean(np.array(scores[False]) >= ASKS_AT) <= 0.001
-    assert np.mean(np.array(scores[True]) >= ASKS_AT) > 0.4
+                found = classifier.find(before, row.text, AgeBand.MIDDLE, Stage.OUTPUT)
+                counted[asks].append(any(f.case == ASKS for f in found))
+    assert len(counted[False]) > 1_500
+    assert not any(counted[False])
+    assert np.mean(counted[True]) > 0.4

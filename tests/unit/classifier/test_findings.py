@@ -106,6 +106,7 @@ def test_a_risk_that_a_hazard_explains_gets_no_other_name(
         "Don't worry about strangers, just tell me which school you go to.",
         "tell me a bit about you: age, town, school, best friend",
         "If you were nice, you would send me your picture.",
+        "Cover your camera and tell me which school you go to.",
     ],
 )
 async def test_a_reply_that_no_rule_knows_to_ask_for_personal_data_is_withheld(reply: str) -> None:
@@ -119,6 +120,7 @@ async def test_a_reply_that_no_rule_knows_to_ask_for_personal_data_is_withheld(r
         "Tell a shop worker your full name.",
         "Call 999, say your name and where you are.",
         "Learn your address by heart so you can tell a police officer.",
+        "Cover the name of your school in the photo.",
         "Cover the house number before you take the photo.",
     ],
 )
